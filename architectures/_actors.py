@@ -1,0 +1,112 @@
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from crlx import AbstractActor, AbstractDistribution, AbstractEncoder, Affine
+
+
+class Gaussian(AbstractDistribution):
+    """Independent normal distributions, one per action dimension, not squashed."""
+
+    mean: Float[Array, " act"]
+    log_std: Float[Array, " act"]
+
+    def mode(self) -> Float[Array, " act"]:
+        return self.mean
+
+    def log_prob(self, action: Float[Array, " act"]) -> Float[Array, ""]:
+        return _normal_log_prob((action - self.mean) * jnp.exp(-self.log_std), self.log_std)
+
+    def sample_and_log_prob(
+        self, *, key: PRNGKeyArray
+    ) -> tuple[Float[Array, " act"], Float[Array, ""]]:
+        noise = jr.normal(key, self.mean.shape)
+        action = self.mean + jnp.exp(self.log_std) * noise
+        return action, _normal_log_prob(noise, self.log_std)
+
+
+class TanhGaussian(AbstractDistribution):
+    r"""`a = tanh(u)` with `u` normal; the log-determinant is the exact
+
+    $$\log(1 - \tanh^2 u) = 2 (\log 2 - u - \mathrm{softplus}(-2u)).$$
+
+    The usual `log(1 - a**2 + 1e-6)` loses its gradient in float32 beyond `|u|` of about 8, and
+    entropy stops pulling back from saturated actions.
+    """
+
+    mean: Float[Array, " act"]
+    log_std: Float[Array, " act"]
+
+    def mode(self) -> Float[Array, " act"]:
+        return jnp.tanh(self.mean)
+
+    def log_prob(self, action: Float[Array, " act"]) -> Float[Array, ""]:
+        # Stored actions may lie on the border, where the inverse is infinite.
+        limit = 1 - 1e-6
+        u = jnp.arctanh(jnp.clip(action, -limit, limit))
+        noise = (u - self.mean) * jnp.exp(-self.log_std)
+        return _normal_log_prob(noise, self.log_std) - _log_det(u)
+
+    def sample_and_log_prob(
+        self, *, key: PRNGKeyArray
+    ) -> tuple[Float[Array, " act"], Float[Array, ""]]:
+        noise = jr.normal(key, self.mean.shape)
+        u = self.mean + jnp.exp(self.log_std) * noise
+        return jnp.tanh(u), _normal_log_prob(noise, self.log_std) - _log_det(u)
+
+
+def _normal_log_prob(noise: Float[Array, " act"], log_std: Float[Array, " act"]):
+    return -jnp.sum(0.5 * noise**2 + log_std + 0.5 * math.log(2 * math.pi))
+
+
+def _log_det(u: Float[Array, " act"]):
+    return jnp.sum(2 * (math.log(2) - u - jax.nn.softplus(-2 * u)))
+
+
+class GaussianActor(AbstractActor):
+    """A normal policy with a constant standard deviation; its mean is not squashed.
+
+    Consumers clip its actions to the bounds of the environment.
+
+    ??? cite
+        The actor of OGBench's agents (Park et al., arXiv 2410.20092).
+    """
+
+    trunk: AbstractEncoder
+    mean: eqx.nn.Linear
+    observation_units: Affine
+    goal_units: Affine
+    std: float = 1.0
+
+    def __call__(
+        self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]
+    ) -> Gaussian:
+        x = jnp.concatenate([self.observation_units(observation), self.goal_units(goal)])
+        mean = self.mean(self.trunk(x))
+        return Gaussian(mean, jnp.full_like(mean, math.log(self.std)))
+
+
+class TanhGaussianActor(AbstractActor):
+    r"""A squashed normal policy with `log_std = -5 + 3.5 (tanh(r) + 1)`, in [-5, 2].
+
+    ??? cite
+        The actor of Wang et al. (NeurIPS 2025) and of JaxGCRL.
+    """
+
+    trunk: AbstractEncoder
+    mean: eqx.nn.Linear
+    raw_log_std: eqx.nn.Linear
+    observation_units: Affine
+    goal_units: Affine
+
+    def __call__(
+        self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]
+    ) -> TanhGaussian:
+        x = jnp.concatenate([self.observation_units(observation), self.goal_units(goal)])
+        features = self.trunk(x)
+        log_std = -5 + 3.5 * (jnp.tanh(self.raw_log_std(features)) + 1)
+        return TanhGaussian(self.mean(features), log_std)

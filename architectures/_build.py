@@ -1,0 +1,144 @@
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import PRNGKeyArray
+
+from crlx import AbstractActor, AbstractArchitecture, AbstractEnergy, Spec
+
+from ._actors import GaussianActor, TanhGaussianActor
+from ._critics import TwoTower, two_tower
+from ._encoders import Encoder, PlainTrunk, ResidualTrunk
+from ._energies import Norm, ScaledDot
+from ._layers import dense, fan_average_uniform, fan_in_uniform
+from ._stack import Remat
+
+
+class ResidualNetworks(AbstractArchitecture):
+    """The paper's residual networks, 4 to 1024 layers deep.
+
+    **Arguments:**
+
+    - `depth`: dense layers inside residual blocks, four to a block, of each critic tower.
+    - `width`: size of the hidden layers.
+    - `actor_depth`: the same of the actor; None for `depth`. The paper pairs 1024 with 512.
+    - `dim`: size of the embeddings.
+    - `energy`: compares embeddings.
+    - `squashed`: a tanh-squashed actor with a state-dependent standard deviation (the paper's,
+      online); otherwise an unsquashed one with a constant standard deviation of one (offline).
+    - `learn_scale`: multiply scores by a trainable factor.
+    - `remat`: what the backward pass keeps; None for `NONE` below depth 64, else `BLOCK`.
+    - `unroll`: blocks per iteration of the scan.
+
+    ??? cite
+        Wang et al., 1000 Layer Networks for Self-Supervised RL (NeurIPS 2025).
+    """
+
+    depth: int = 4
+    width: int = 256
+    actor_depth: int | None = None
+    dim: int = 64
+    energy: AbstractEnergy = eqx.field(default_factory=Norm)
+    squashed: bool = False
+    learn_scale: bool = False
+    remat: Remat | None = None
+    unroll: int = 1
+
+    def __check_init__(self):
+        _check_sizes(self.width, self.dim)
+        for name, depth in (("depth", self.depth), ("actor_depth", self.actor_depth)):
+            if depth is not None and (depth < 4 or depth % 4):
+                near = max(4, round(depth / 4) * 4)
+                raise ValueError(
+                    f"`{name}` counts dense layers in blocks of four; got {depth}. "
+                    f"Use a multiple of 4, such as {near}."
+                )
+
+    def critic(self, spec: Spec, *, key: PRNGKeyArray) -> TwoTower:
+        scale = jnp.zeros((), jnp.float32) if self.learn_scale else None
+        return two_tower(spec, self._encoder, self.energy, scale, key=key)
+
+    def actor(self, spec: Spec, *, key: PRNGKeyArray) -> AbstractActor:
+        tkey, mkey, skey = jr.split(key, 3)
+        depth = self.depth if self.actor_depth is None else self.actor_depth
+        trunk = self._trunk(spec.observation_size + spec.goal_size, depth, key=tkey)
+        mean = dense(self.width, spec.action_size, fan_in_uniform(), key=mkey)
+        units = spec.observation_units, spec.goal_units
+        if not self.squashed:
+            return GaussianActor(trunk, mean, *units)
+        log_std = dense(self.width, spec.action_size, fan_in_uniform(), key=skey)
+        return TanhGaussianActor(trunk, mean, log_std, *units)
+
+    def _encoder(self, in_size: int, *, key: PRNGKeyArray) -> Encoder:
+        tkey, okey = jr.split(key)
+        output = dense(self.width, self.dim, fan_in_uniform(), key=okey)
+        return Encoder(self._trunk(in_size, self.depth, key=tkey), output)
+
+    def _trunk(self, in_size: int, depth: int, *, key: PRNGKeyArray) -> ResidualTrunk:
+        remat = choose_remat(depth) if self.remat is None else self.remat
+        return ResidualTrunk(in_size, self.width, depth, remat=remat, unroll=self.unroll, key=key)
+
+
+class MLPNetworks(AbstractArchitecture):
+    """OGBench's networks: plain perceptrons with GELU, LayerNorm in the critic alone.
+
+    **Arguments:**
+
+    - `depth`: hidden layers of each network.
+    - `width`: size of the hidden layers.
+    - `dim`: size of the embeddings.
+    - `energy`: compares embeddings.
+    - `remat`: what the backward pass keeps; None for `NONE` below depth 64, else `BLOCK`.
+    - `unroll`: layers per iteration of the scan.
+
+    ??? cite
+        Park et al., OGBench (arXiv 2410.20092), reference agents.
+    """
+
+    depth: int = 3
+    width: int = 512
+    dim: int = 512
+    energy: AbstractEnergy = eqx.field(default_factory=ScaledDot)
+    remat: Remat | None = None
+    unroll: int = 1
+
+    def __check_init__(self):
+        _check_sizes(self.width, self.dim)
+        if self.depth < 1:
+            raise ValueError(f"`depth` counts hidden layers; use 1 or more, not {self.depth}.")
+
+    def critic(self, spec: Spec, *, key: PRNGKeyArray) -> TwoTower:
+        return two_tower(spec, self._encoder, self.energy, key=key)
+
+    def actor(self, spec: Spec, *, key: PRNGKeyArray) -> GaussianActor:
+        tkey, mkey = jr.split(key)
+        in_size = spec.observation_size + spec.goal_size
+        trunk = self._trunk(in_size, normalize=False, key=tkey)
+        mean = dense(self.width, spec.action_size, fan_average_uniform(0.01), key=mkey)
+        return GaussianActor(trunk, mean, spec.observation_units, spec.goal_units)
+
+    def _encoder(self, in_size: int, *, key: PRNGKeyArray) -> Encoder:
+        tkey, okey = jr.split(key)
+        output = dense(self.width, self.dim, fan_average_uniform(), key=okey)
+        return Encoder(self._trunk(in_size, normalize=True, key=tkey), output)
+
+    def _trunk(self, in_size: int, *, normalize: bool, key: PRNGKeyArray) -> PlainTrunk:
+        remat = choose_remat(self.depth) if self.remat is None else self.remat
+        return PlainTrunk(
+            in_size,
+            self.width,
+            self.depth,
+            normalize=normalize,
+            remat=remat,
+            unroll=self.unroll,
+            key=key,
+        )
+
+
+def choose_remat(depth: int) -> Remat:
+    """Below 64 layers everything is kept; from there on only the blocks' inputs."""
+    return Remat.NONE if depth < 64 else Remat.BLOCK
+
+
+def _check_sizes(width: int, dim: int) -> None:
+    if width < 1 or dim < 1:
+        raise ValueError(f"`width` and `dim` must be positive; got {width} and {dim}.")

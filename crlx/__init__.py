@@ -1,0 +1,33 @@
+from ._hindsight import AbstractHindsight as AbstractHindsight
+from ._hindsight import Anywhere as Anywhere
+from ._hindsight import ClippedGeometric as ClippedGeometric
+from ._hindsight import Current as Current
+from ._hindsight import Final as Final
+from ._hindsight import Geometric as Geometric
+from ._hindsight import Mixture as Mixture
+from ._hindsight import Uniform as Uniform
+from ._hindsight import Windowed as Windowed
+from ._learner import Learner as Learner
+from ._learner import Progress as Progress
+from ._loop import epoch as epoch
+from ._misc import frozen as frozen
+from ._networks import AbstractActor as AbstractActor
+from ._networks import AbstractArchitecture as AbstractArchitecture
+from ._networks import AbstractCritic as AbstractCritic
+from ._networks import AbstractDistribution as AbstractDistribution
+from ._networks import AbstractEncoder as AbstractEncoder
+from ._networks import AbstractEnergy as AbstractEnergy
+from ._networks import Ensemble as Ensemble
+from ._networks import pairwise as pairwise
+from ._objective import AbstractObjective as AbstractObjective
+from ._rows import AbstractRows as AbstractRows
+from ._rows import OfflineRows as OfflineRows
+from ._source import AbstractSource as AbstractSource
+from ._source import Offline as Offline
+from ._types import Affine as Affine
+from ._types import Metrics as Metrics
+from ._types import Scalar as Scalar
+from ._types import Spec as Spec
+from ._types import Step as Step
+
+__version__ = "0.1.0"

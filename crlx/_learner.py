@@ -1,0 +1,129 @@
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import optax
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from ._misc import field_norms
+from ._networks import AbstractArchitecture
+from ._objective import AbstractObjective, Batch, Params, State
+from ._rows import AbstractRows
+from ._types import Metrics, Spec
+
+Carry = TypeVar("Carry")
+
+
+class Progress(eqx.Module, Generic[Params, State]):
+    """Everything that training changes."""
+
+    params: Params
+    state: State
+    opt_state: optax.OptState
+    step: Int[Array, ""]
+
+
+class Learner(eqx.Module, Generic[Params, State, Batch]):
+    """Trains any objective with any optimizer, by one scanned update.
+
+    **Arguments:**
+
+    - `objective`: what to learn.
+    - `optimizer`: an Optax transformation, applied to all parameters at once.
+    """
+
+    objective: AbstractObjective[Params, State, Batch]
+    optimizer: optax.GradientTransformation
+
+    def init(
+        self, architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray
+    ) -> Progress[Params, State]:
+        """The start of a run."""
+        params, state = self.objective.init(architecture, spec, key=key)
+        opt_state = self.optimizer.init(eqx.filter(params, eqx.is_inexact_array))
+        return Progress(params, state, opt_state, jnp.zeros((), jnp.int32))
+
+    def update(
+        self, progress: Progress[Params, State], batch: Batch, *, key: PRNGKeyArray
+    ) -> tuple[Progress[Params, State], Metrics]:
+        """One gradient step on one minibatch.
+
+        **Returns:** the new progress and the objective's metrics, plus `loss` and the norm of
+        the gradient of each field of the parameters.
+        """
+
+        def loss(params: Params):
+            return self.objective.loss(params, progress.state, batch, key=key)
+
+        (value, metrics), grads = eqx.filter_value_and_grad(loss, has_aux=True)(progress.params)
+        norms = {f"grad_norm/{name}": norm for name, norm in field_norms(grads).items()}
+        trained = eqx.filter(progress.params, eqx.is_inexact_array)
+        with jax.numpy_dtype_promotion("standard"):  # Optax mixes dtypes of its scalars.
+            updates, opt_state = self.optimizer.update(grads, progress.opt_state, trained)
+        params = eqx.apply_updates(progress.params, updates)
+        state = self.objective.advance(params, progress.state)
+        progress = Progress(params, state, opt_state, progress.step + 1)
+        return progress, {"total/loss": value, **metrics, **norms}
+
+    def fit(
+        self,
+        progress: Progress[Params, State],
+        rows: AbstractRows,
+        *,
+        updates: int,
+        batch_size: int,
+        key: PRNGKeyArray,
+    ) -> tuple[Progress[Params, State], Metrics]:
+        """Scans `updates` times over draw, relabel, update.
+
+        Randomness depends on `key` and on the step alone, so a run may be cut into any number
+        of calls with the same key and ends the same.
+
+        **Returns:** the new progress and every metric of every update, `[updates]`.
+        """
+
+        def one(progress: Progress[Params, State]):
+            dkey, rkey, lkey = jr.split(jr.fold_in(key, progress.step), 3)
+            index = rows.draw(batch_size, key=dkey)
+            batch = self.objective.relabel(rows, index, key=rkey)
+            return self.update(progress, batch, key=lkey)
+
+        return scan_module(one, progress, updates)
+
+    def measure(
+        self,
+        progress: Progress[Params, State],
+        rows: AbstractRows,
+        *,
+        batches: int,
+        batch_size: int,
+        key: PRNGKeyArray,
+    ) -> Metrics:
+        """The objective's metrics on other rows (a validation set), averaged over minibatches."""
+
+        def one(_: None, key: PRNGKeyArray):
+            dkey, rkey, lkey = jr.split(key, 3)
+            index = rows.draw(batch_size, key=dkey)
+            batch = self.objective.relabel(rows, index, key=rkey)
+            _, metrics = self.objective.loss(progress.params, progress.state, batch, key=lkey)
+            return None, metrics
+
+        _, metrics = jax.lax.scan(one, None, jr.split(key, batches))
+        return jax.tree.map(jnp.mean, metrics)
+
+
+def scan_module(
+    step: Callable[[Carry], tuple[Carry, Metrics]], carry: Carry, length: int
+) -> tuple[Carry, Metrics]:
+    """`jax.lax.scan` over a carry that also holds leaves that are not arrays."""
+    arrays, static = eqx.partition(carry, eqx.is_array)
+
+    def body(arrays, _):
+        carry, metrics = step(eqx.combine(arrays, static))
+        return eqx.filter(carry, eqx.is_array), metrics
+
+    arrays, metrics = jax.lax.scan(body, arrays, length=length)
+    return eqx.combine(arrays, static), metrics

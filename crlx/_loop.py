@@ -1,0 +1,40 @@
+import jax.random as jr
+from jaxtyping import PRNGKeyArray
+
+from ._learner import Learner, Progress, scan_module
+from ._objective import Batch, Params, State
+from ._source import AbstractSource, Data
+from ._types import Metrics
+
+
+def epoch(
+    learner: Learner[Params, State, Batch],
+    source: AbstractSource[Data],
+    progress: Progress[Params, State],
+    data: Data,
+    *,
+    rounds: int = 1,
+    updates: int,
+    batch_size: int,
+    key: PRNGKeyArray,
+) -> tuple[Progress[Params, State], Data, Metrics]:
+    """The one training loop: `rounds` times, collect experience and fit to it.
+
+    Offline, collection returns the data unchanged. Pure: wrap it in `equinox.filter_jit`.
+
+    **Returns:** progress, data, and metrics: those of updates are `[rounds, updates]`, those of
+    collection `[rounds]`.
+    """
+    ckey, fkey = jr.split(key)
+
+    def one(carry: tuple[Progress[Params, State], Data]):
+        progress, data = carry
+        actor = learner.objective.policy(progress.params)
+        data, collected = source.collect(data, actor, key=jr.fold_in(ckey, progress.step))
+        progress, fitted = learner.fit(
+            progress, source.rows(data), updates=updates, batch_size=batch_size, key=fkey
+        )
+        return (progress, data), {**collected, **fitted}
+
+    (progress, data), metrics = scan_module(one, (progress, data), rounds)
+    return progress, data, metrics

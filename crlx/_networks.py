@@ -1,0 +1,127 @@
+import abc
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped
+
+from ._types import Scalar, Spec
+
+
+class AbstractEncoder(eqx.Module):
+    """Maps one vector to another."""
+
+    @abc.abstractmethod
+    def __call__(self, x: Float[Array, " size"]) -> Float[Array, " dim"]: ...
+
+
+class AbstractEnergy(eqx.Module):
+    """Scores one pair of embeddings; higher means that the goal is easier to reach."""
+
+    @abc.abstractmethod
+    def __call__(self, x: Float[Array, " dim"], y: Float[Array, " dim"]) -> Scalar: ...
+
+
+def pairwise(
+    energy: AbstractEnergy, x: Float[Array, "rows dim"], y: Float[Array, "goals dim"]
+) -> Float[Array, "rows goals"]:
+    """All pairs: entry `[i, j]` is `energy(x[i], y[j])`."""
+    return jax.vmap(jax.vmap(energy, (None, 0)), (0, None))(x, y)
+
+
+class AbstractCritic(eqx.Module):
+    """Scores how well an action, taken in a state, leads to a goal."""
+
+    @abc.abstractmethod
+    def __call__(
+        self,
+        observation: Float[Array, " obs"],
+        action: Float[Array, " act"],
+        goal: Float[Array, " goal"],
+    ) -> Scalar:
+        """The score of one example."""
+
+    @abc.abstractmethod
+    def pairs(
+        self,
+        observations: Float[Array, "rows obs"],
+        actions: Float[Array, "rows act"],
+        goals: Float[Array, "goals goal"],
+    ) -> Float[Array, "rows goals"]:
+        """Entry `[i, j]` scores state and action `i` with goal `j`."""
+
+
+class Ensemble(eqx.Module):
+    """Independently initialized copies of a critic, stacked on a leading axis.
+
+    **Arguments:**
+
+    - `make`: builds one critic from `key`.
+    - `size`: number of copies.
+    """
+
+    members: AbstractCritic  # Arrays have a leading axis: never call directly.
+
+    def __init__(self, make: Callable[..., AbstractCritic], size: int, *, key: PRNGKeyArray):
+        if size < 1:
+            raise ValueError(f"An ensemble needs at least one member; got {size}.")
+        self.members = eqx.filter_vmap(lambda k: make(key=k))(jr.split(key, size))
+
+    def __call__(
+        self,
+        observation: Float[Array, " obs"],
+        action: Float[Array, " act"],
+        goal: Float[Array, " goal"],
+    ) -> Float[Array, " members"]:
+        """Each member's score of one example."""
+        return eqx.filter_vmap(lambda m: m(observation, action, goal))(self.members)
+
+    def pairs(
+        self,
+        observations: Float[Array, "rows obs"],
+        actions: Float[Array, "rows act"],
+        goals: Float[Array, "goals goal"],
+    ) -> Float[Array, "members rows goals"]:
+        """Each member's scores of all pairs."""
+        return eqx.filter_vmap(lambda m: m.pairs(observations, actions, goals))(self.members)
+
+
+class AbstractDistribution(eqx.Module):
+    """A distribution over one action."""
+
+    @abc.abstractmethod
+    def mode(self) -> Shaped[Array, " act"]:
+        """The action to take without noise."""
+
+    @abc.abstractmethod
+    def log_prob(self, action: Shaped[Array, " act"]) -> Scalar:
+        """Log-density of an action."""
+
+    @abc.abstractmethod
+    def sample_and_log_prob(self, *, key: PRNGKeyArray) -> tuple[Shaped[Array, " act"], Scalar]:
+        """A reparameterized sample and its log-density, computed without inverting a squash."""
+
+
+class AbstractActor(eqx.Module):
+    """A goal-conditioned policy."""
+
+    @abc.abstractmethod
+    def __call__(
+        self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]
+    ) -> AbstractDistribution: ...
+
+
+class AbstractArchitecture(eqx.Module):
+    """Builds the networks that objectives ask for; its fields are sizes and choices.
+
+    An objective asks only for what it trains, so that imitation never pays for a critic.
+    """
+
+    @abc.abstractmethod
+    def critic(self, spec: Spec, *, key: PRNGKeyArray) -> AbstractCritic:
+        """A critic over states, actions (none if `spec.action_size` is 0) and goals."""
+
+    @abc.abstractmethod
+    def actor(self, spec: Spec, *, key: PRNGKeyArray) -> AbstractActor:
+        """A goal-conditioned policy."""

@@ -1,0 +1,53 @@
+import abc
+from typing import Generic, TypeVar
+
+import equinox as eqx
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from ._networks import AbstractActor, AbstractArchitecture
+from ._rows import AbstractRows
+from ._types import Metrics, Scalar, Spec
+
+Params = TypeVar("Params")
+State = TypeVar("State")
+Batch = TypeVar("Batch")
+
+
+class AbstractObjective(eqx.Module, Generic[Params, State, Batch]):
+    """What to learn. Whatever a gradient moves is `params`; whatever a rule moves is `state`.
+
+    One update is: gradient of `loss` with respect to `params`, optimizer step, `advance`.
+    """
+
+    @abc.abstractmethod
+    def init(
+        self, architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray
+    ) -> tuple[Params, State]:
+        """Asks the architecture for networks and adds the objective's own trainables and memory.
+
+        `params` is a module with one field per role (`critic`, `actor`, …): gradient norms are
+        logged by field.
+        """
+
+    @abc.abstractmethod
+    def relabel(
+        self, rows: AbstractRows, index: Int[Array, " batch"], *, key: PRNGKeyArray
+    ) -> Batch:
+        """Chooses goals for one minibatch by index and gathers exactly what `loss` reads."""
+
+    @abc.abstractmethod
+    def loss(
+        self, params: Params, state: State, batch: Batch, *, key: PRNGKeyArray
+    ) -> tuple[Scalar, Metrics]:
+        """One scalar, the sum of all terms, and metrics named `group/name`.
+
+        Each term uses `frozen` on the fields that it must not train.
+        """
+
+    @abc.abstractmethod
+    def advance(self, params: Params, state: State) -> State:
+        """Moves target networks and counters, after each optimizer step."""
+
+    @abc.abstractmethod
+    def policy(self, params: Params) -> AbstractActor:
+        """What acts, is evaluated and is deployed."""

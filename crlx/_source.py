@@ -1,0 +1,48 @@
+import abc
+from typing import Generic, TypeVar
+
+import equinox as eqx
+from jaxtyping import PRNGKeyArray
+
+from ._networks import AbstractActor
+from ._rows import AbstractRows
+from ._types import Metrics
+
+Data = TypeVar("Data")
+
+
+class AbstractSource(eqx.Module, Generic[Data]):
+    """Where rows come from. All methods are pure and may be traced."""
+
+    @abc.abstractmethod
+    def init(self, *, key: PRNGKeyArray) -> Data:
+        """What collection changes, at the start."""
+
+    @abc.abstractmethod
+    def collect(
+        self, data: Data, actor: AbstractActor, *, key: PRNGKeyArray
+    ) -> tuple[Data, Metrics]:
+        """Gathers new experience with the current policy."""
+
+    @abc.abstractmethod
+    def rows(self, data: Data) -> AbstractRows:
+        """What may be drawn from now."""
+
+
+class Offline(AbstractSource[None]):
+    """A fixed dataset, whole on the device. Collection changes nothing, so nothing is copied."""
+
+    dataset: AbstractRows
+
+    def init(self, *, key: PRNGKeyArray) -> None:
+        del key
+
+    def collect(
+        self, data: None, actor: AbstractActor, *, key: PRNGKeyArray
+    ) -> tuple[None, Metrics]:
+        del data, actor, key
+        return None, {}
+
+    def rows(self, data: None) -> AbstractRows:
+        del data
+        return self.dataset

@@ -1,0 +1,17 @@
+from ._actor_terms import AWR as AWR
+from ._actor_terms import DDPGBC as DDPGBC
+from ._actor_terms import AbstractActorTerm as AbstractActorTerm
+from ._actor_terms import ActorBatch as ActorBatch
+from ._actor_terms import MaxEntropy as MaxEntropy
+from ._actor_terms import Score as Score
+from ._cloning import GCBC as GCBC
+from ._cloning import GCBCParams as GCBCParams
+from ._contrastive import Contrastive as Contrastive
+from ._contrastive import ContrastiveBatch as ContrastiveBatch
+from ._contrastive import ContrastiveParams as ContrastiveParams
+from ._contrasts import AbstractContrast as AbstractContrast
+from ._contrasts import Backward as Backward
+from ._contrasts import Binary as Binary
+from ._contrasts import Forward as Forward
+from ._contrasts import Symmetric as Symmetric
+from ._contrasts import diagnostics as diagnostics

@@ -1,0 +1,206 @@
+import abc
+from collections.abc import Callable
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from crlx import AbstractActor, AbstractDistribution, Metrics
+
+Score = Callable[[Float[Array, "batch act"]], Float[Array, " batch"]]
+
+
+class ActorBatch(eqx.Module):
+    """What an actor term reads: states, the actions taken there, and goals."""
+
+    observation: Float[Array, "batch obs"]
+    action: Float[Array, "batch act"]
+    goal: Float[Array, "batch goal"]
+
+
+class AbstractActorTerm(eqx.Module):
+    """How a critic's scores become a policy. A field of every objective that needs an actor.
+
+    `needs_score` and `needs_advantage` say what the objective must supply; one that cannot
+    refuses the term when it is built.
+    """
+
+    needs_score: eqx.AbstractClassVar[bool]
+    needs_advantage: eqx.AbstractClassVar[bool]
+
+    @abc.abstractmethod
+    def init(self, action_size: int) -> PyTree:
+        """The term's own trainables, or None."""
+
+    @abc.abstractmethod
+    def __call__(
+        self,
+        trainables: PyTree,
+        actor: AbstractActor,
+        batch: ActorBatch,
+        *,
+        score: Score | None,
+        advantage: Float[Array, " batch"] | None,
+        key: PRNGKeyArray,
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """**Arguments:**
+
+        - `trainables`: what `init` returned.
+        - `actor`: the policy.
+        - `batch`: the minibatch.
+        - `score`: the frozen critic's values of actions, in the states and for the goals of
+          the batch.
+        - `advantage`: one number per row, for the actions of the batch.
+
+        **Returns:** the loss and metrics named `actor/name`.
+        """
+
+
+class DDPGBC(AbstractActorTerm):
+    r"""Deterministic policy gradient with behavioural cloning:
+
+    $$-\overline{q} / (\mathrm{sg}\,\overline{|q|} + 10^{-6})
+      - \alpha\, \overline{\log \pi(a_{data} \mid s, g)},$$
+
+    where $q$ is the score of the policy's mode, clipped to [-1, 1].
+
+    **Arguments:**
+
+    - `alpha`: weight of cloning.
+
+    ??? cite
+        Park et al., OGBench (arXiv 2410.20092).
+    """
+
+    alpha: float = 0.1
+    needs_score: ClassVar[bool] = True
+    needs_advantage: ClassVar[bool] = False
+
+    def __check_init__(self):
+        _check_non_negative("alpha", self.alpha)
+
+    def init(self, action_size: int) -> None:
+        del action_size
+
+    def __call__(self, trainables, actor, batch, *, score, advantage, key):
+        del trainables, advantage, key
+        policy = act(actor, batch)
+        mode = jax.vmap(lambda p: p.mode())(policy)
+        q = supplied(score)(jnp.clip(mode, -1, 1))
+        scale = jax.lax.stop_gradient(jnp.mean(jnp.abs(q)))
+        log_prob = jnp.mean(log_probs(policy, batch.action))
+        loss = -jnp.mean(q) / (scale + 1e-6) - self.alpha * log_prob
+        return loss, {"actor/q": jnp.mean(q), "actor/log_prob": log_prob, **saturation(mode)}
+
+
+class AWR(AbstractActorTerm):
+    r"""Advantage-weighted regression:
+    $-\overline{w \log \pi(a_{data} \mid s, g)}$ with $w = \mathrm{sg} \min(e^{\alpha A}, cap)$.
+
+    **Arguments:**
+
+    - `alpha`: inverse temperature of the weights.
+    - `cap`: largest weight.
+
+    ??? cite
+        Park et al., OGBench (arXiv 2410.20092).
+    """
+
+    alpha: float = 10.0
+    cap: float = 100.0
+    needs_score: ClassVar[bool] = False
+    needs_advantage: ClassVar[bool] = True
+
+    def __check_init__(self):
+        _check_non_negative("alpha", self.alpha)
+        _check_non_negative("cap", self.cap)
+
+    def init(self, action_size: int) -> None:
+        del action_size
+
+    def __call__(self, trainables, actor, batch, *, score, advantage, key):
+        del trainables, score, key
+        policy = act(actor, batch)
+        advantage = jax.lax.stop_gradient(supplied(advantage))
+        weight = jnp.minimum(jnp.exp(self.alpha * advantage), self.cap)
+        log_prob = log_probs(policy, batch.action)
+        return -jnp.mean(weight * log_prob), {
+            "actor/advantage": jnp.mean(advantage),
+            "actor/weight": jnp.mean(weight),
+            "actor/log_prob": jnp.mean(log_prob),
+            **saturation(jax.vmap(lambda p: p.mode())(policy)),
+        }
+
+
+class MaxEntropy(AbstractActorTerm):
+    r"""The soft actor, with a temperature that holds entropy at a target $H$:
+
+    $$\overline{\mathrm{sg}(\alpha) \log \pi(a \mid s, g) - q(a)}
+      + \alpha\, \mathrm{sg}(\overline{-\log \pi} - H), \quad a \sim \pi.$$
+
+    **Arguments:**
+
+    - `target_entropy`: $H$ in nats; None for minus half the size of the action.
+
+    ??? cite
+        Haarnoja et al., Soft Actor-Critic (2018); the actor of Wang et al. (NeurIPS 2025).
+    """
+
+    target_entropy: float | None = None
+    needs_score: ClassVar[bool] = True
+    needs_advantage: ClassVar[bool] = False
+
+    def init(self, action_size: int) -> Float[Array, ""]:
+        """The logarithm of the temperature."""
+        del action_size
+        return jnp.zeros((), jnp.float32)
+
+    def __call__(self, trainables, actor, batch, *, score, advantage, key):
+        del advantage
+        policy = act(actor, batch)
+        keys = jr.split(key, len(batch.action))
+        action, log_prob = jax.vmap(lambda p, k: p.sample_and_log_prob(key=k))(policy, keys)
+        q = supplied(score)(jnp.clip(action, -1, 1))
+        target = self.target_entropy
+        target = -0.5 * batch.action.shape[-1] if target is None else target
+        alpha, entropy = jnp.exp(trainables), -jnp.mean(log_prob)
+        loss = jnp.mean(jax.lax.stop_gradient(alpha) * log_prob - q)
+        loss += alpha * jax.lax.stop_gradient(entropy - target)
+        return loss, {
+            "actor/q": jnp.mean(q),
+            "actor/entropy": entropy,
+            "actor/temperature": alpha,
+            **saturation(action),
+        }
+
+
+def act(actor: AbstractActor, batch: ActorBatch) -> AbstractDistribution:
+    """The policy's distributions, with a leading batch axis."""
+    return jax.vmap(actor)(batch.observation, batch.goal)
+
+
+def log_probs(
+    policy: AbstractDistribution, action: Float[Array, "batch act"]
+) -> Float[Array, " batch"]:
+    """Log-densities under batched distributions."""
+    return jax.vmap(lambda p, a: p.log_prob(a))(policy, action)
+
+
+def saturation(action: Float[Array, "batch act"]) -> dict[str, Float[Array, ""]]:
+    """The share of action components at or beyond 0.999 in size."""
+    return {"actor/saturated": jnp.mean((jnp.abs(action) >= 0.999).astype(action.dtype))}
+
+
+def supplied(value):
+    """What the objective passed, which a term that declares its need may rely on."""
+    if value is None:
+        raise ValueError("The objective does not supply what its actor term declares to need.")
+    return value
+
+
+def _check_non_negative(name: str, value: float) -> None:
+    if not value >= 0:
+        raise ValueError(f"`{name}` must not be negative; got {value}.")

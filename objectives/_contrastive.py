@@ -1,0 +1,154 @@
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from crlx import (
+    AbstractActor,
+    AbstractArchitecture,
+    AbstractHindsight,
+    AbstractObjective,
+    AbstractRows,
+    Ensemble,
+    Geometric,
+    Metrics,
+    Spec,
+    frozen,
+)
+
+from ._actor_terms import DDPGBC, AbstractActorTerm, ActorBatch
+from ._contrasts import AbstractContrast, Forward, diagnostics
+
+
+class ContrastiveParams(eqx.Module):
+    """`value` is a critic without actions, for terms that need an advantage."""
+
+    critic: Ensemble
+    actor: AbstractActor
+    value: Ensemble | None
+    actor_term: PyTree
+
+
+class ContrastiveBatch(eqx.Module):
+    observation: Float[Array, "batch obs"]
+    action: Float[Array, "batch act"]
+    goal: Float[Array, "batch goal"]
+    actor_goal: Float[Array, "batch goal"]
+
+
+class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
+    r"""Contrastive RL: a critic that tells the future of a state and action from other futures.
+
+    The critic minimizes `contrast` plus $\lambda\, \overline{(\log \sum e^S)^2}$, averaged over
+    the ensemble; the actor takes the smallest member's score.
+
+    **Arguments:**
+
+    - `contrast`: InfoNCE (`Forward`, `Backward`, `Symmetric`) or `Binary`.
+    - `actor`: how scores become a policy.
+    - `goals`: where the critic's positives come from.
+    - `actor_goals`: where the actor's goals come from; None for the critic's own.
+    - `logsumexp_penalty`: $\lambda$.
+    - `ensemble`: number of critics.
+
+    ??? cite
+        Eysenbach et al., Contrastive Learning as Goal-Conditioned RL (NeurIPS 2022);
+        Wang et al., 1000 Layer Networks for Self-Supervised RL (NeurIPS 2025).
+    """
+
+    contrast: AbstractContrast = eqx.field(default_factory=Forward)
+    actor: AbstractActorTerm = eqx.field(default_factory=DDPGBC)
+    goals: AbstractHindsight = eqx.field(default_factory=Geometric)
+    actor_goals: AbstractHindsight | None = None
+    logsumexp_penalty: float = 0.1
+    ensemble: int = 1
+
+    def __check_init__(self):
+        if self.ensemble < 1:
+            raise ValueError(f"`ensemble` is at least 1; got {self.ensemble}.")
+        if not self.logsumexp_penalty >= 0:
+            raise ValueError(f"`logsumexp_penalty` is at least 0; got {self.logsumexp_penalty}.")
+
+    def init(
+        self, architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray
+    ) -> tuple[ContrastiveParams, None]:
+        ckey, akey, vkey = jr.split(key, 3)
+
+        def critics(spec: Spec, key: PRNGKeyArray) -> Ensemble:
+            return Ensemble(lambda key: architecture.critic(spec, key=key), self.ensemble, key=key)
+
+        value = None
+        if self.actor.needs_advantage:
+            value = critics(dataclasses.replace(spec, action_size=0), vkey)
+        actor = architecture.actor(spec, key=akey)
+        term = self.actor.init(spec.action_size)
+        return ContrastiveParams(critics(spec, ckey), actor, value, term), None
+
+    def relabel(
+        self, rows: AbstractRows, index: Int[Array, " batch"], *, key: PRNGKeyArray
+    ) -> ContrastiveBatch:
+        ckey, akey = jr.split(key)
+        last, steps = rows.last(index), rows.take(index)
+        goal = rows.take(self.goals(index, last, key=ckey)).achieved
+        actor_goal = goal
+        if self.actor_goals is not None:
+            actor_goal = rows.take(self.actor_goals(index, last, key=akey)).achieved
+        return ContrastiveBatch(steps.observation, steps.action, goal, actor_goal)
+
+    def loss(
+        self, params: ContrastiveParams, state: None, batch: ContrastiveBatch, *, key: PRNGKeyArray
+    ) -> tuple[Float[Array, ""], Metrics]:
+        del state
+        critic_loss, critic_metrics = self._contrast(params.critic, batch, batch.action)
+        actor_loss, actor_metrics = self._actor(params, batch, key=key)
+        metrics = {f"critic/{k}": v for k, v in critic_metrics.items()}
+        metrics |= {"actor/loss": actor_loss, **actor_metrics}
+        if params.value is None:
+            return critic_loss + actor_loss, metrics
+        nothing = batch.action[:, :0]
+        value_loss, value_metrics = self._contrast(params.value, batch, nothing)
+        metrics |= {f"value/{k}": v for k, v in value_metrics.items()}
+        return critic_loss + actor_loss + value_loss, metrics
+
+    def advance(self, params: ContrastiveParams, state: None) -> None:
+        del params, state
+
+    def policy(self, params: ContrastiveParams) -> AbstractActor:
+        return params.actor
+
+    def _contrast(
+        self, critic: Ensemble, batch: ContrastiveBatch, action: Float[Array, "batch act"]
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        logits = critic.pairs(batch.observation, action, batch.goal)
+        contrast = jnp.mean(jax.vmap(self.contrast)(logits))
+        sums = jax.vmap(self.contrast.logsumexp)(logits)
+        penalty = self.logsumexp_penalty * jnp.mean(sums**2)
+        metrics = jax.vmap(lambda table: diagnostics(self.contrast, table))(frozen(logits))
+        metrics = {name: jnp.mean(value) for name, value in metrics.items()}
+        loss = contrast + penalty
+        return loss, {"loss": loss, "contrast": contrast, "penalty": penalty, **metrics}
+
+    def _actor(
+        self, params: ContrastiveParams, batch: ContrastiveBatch, *, key: PRNGKeyArray
+    ) -> tuple[Float[Array, ""], Metrics]:
+        critic, value = frozen(params.critic), frozen(params.value)
+        states, goals = batch.observation, batch.actor_goal
+
+        def score(action: Float[Array, "batch act"]) -> Float[Array, " batch"]:
+            return jnp.min(jax.vmap(critic)(states, action, goals), axis=1)
+
+        advantage = None
+        if value is not None:
+            baseline = jax.vmap(value)(states, batch.action[:, :0], goals)
+            advantage = score(batch.action) - jnp.mean(baseline, axis=1)
+        return self.actor(
+            params.actor_term,
+            params.actor,
+            ActorBatch(states, batch.action, goals),
+            score=score,
+            advantage=advantage,
+            key=key,
+        )
