@@ -61,8 +61,9 @@ class PlainTrunk(AbstractEncoder):
         def make(key: PRNGKeyArray) -> Plain:
             return Plain(width, normalize=normalize, initializer=initializer, key=key)
 
-        deep = depth > 1
-        self.stack = stacked(make, depth - 1, remat=remat, unroll=unroll, key=bkey) if deep else None
+        self.stack = None
+        if depth > 1:
+            self.stack = stacked(make, depth - 1, remat=remat, unroll=unroll, key=bkey)
 
     def __call__(self, x: Float[Array, " size"]) -> Float[Array, " width"]:
         h = gelu(self.stem(x))

@@ -56,7 +56,7 @@ class ScaledDot(AbstractEnergy):
 
 
 class Cosine(AbstractEnergy):
-    r"""The cosine of the angle, over a temperature: $x \cdot y / (\lVert x \rVert \lVert y \rVert \tau)$.
+    r"""The cosine over a temperature: $x \cdot y / (\lVert x \rVert \lVert y \rVert \tau)$.
 
     Without a small temperature the scores of a row differ by at most 2, and InfoNCE over 512
     goals cannot fall below 4.25.

@@ -1,3 +1,8 @@
+from ._checkpoint import Checkpoints as Checkpoints
+from ._checkpoint import Restored as Restored
+from ._config import JSON as JSON
+from ._config import decode as decode
+from ._config import encode as encode
 from ._hindsight import AbstractHindsight as AbstractHindsight
 from ._hindsight import Anywhere as Anywhere
 from ._hindsight import ClippedGeometric as ClippedGeometric
@@ -20,6 +25,9 @@ from ._networks import AbstractEnergy as AbstractEnergy
 from ._networks import Ensemble as Ensemble
 from ._networks import pairwise as pairwise
 from ._objective import AbstractObjective as AbstractObjective
+from ._policy import Policy as Policy
+from ._policy import best_actions as best_actions
+from ._policy import load_policy as load_policy
 from ._rows import AbstractRows as AbstractRows
 from ._rows import OfflineRows as OfflineRows
 from ._source import AbstractSource as AbstractSource
@@ -29,5 +37,6 @@ from ._types import Metrics as Metrics
 from ._types import Scalar as Scalar
 from ._types import Spec as Spec
 from ._types import Step as Step
+from ._types import standardization as standardization
 
 __version__ = "0.1.0"

@@ -36,6 +36,10 @@ class Geometric(AbstractHindsight):
 
     In float32 the farthest offset is about 1,586 at a discount of 0.99; the lost tail has
     mass 1.2e-7.
+
+    **Arguments:**
+
+    - `discount`: chance of going one row further, between 0 and 1.
     """
 
     discount: float = 0.99
@@ -54,6 +58,10 @@ class Geometric(AbstractHindsight):
 class ClippedGeometric(AbstractHindsight):
     r"""As `Geometric`, but what falls beyond the trajectory is moved to its last row:
     $goal = \min(index + k, last)$ with $P(k) = (1 - \gamma)\gamma^{k-1}$.
+
+    **Arguments:**
+
+    - `discount`: chance of going one row further, between 0 and 1.
 
     ??? cite
         OGBench's goal sampler (Park et al., arXiv 2410.20092).

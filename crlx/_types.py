@@ -3,6 +3,7 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree, Shaped
 
 # Shape vocabulary: `obs`, `act` and `goal` are sizes of one vector; `dim` is an embedding's,
@@ -40,6 +41,16 @@ class Affine(eqx.Module):
         shift = jnp.asarray(self.shift, x.dtype)
         scale = jnp.asarray(self.scale, x.dtype)
         return (x - shift) / scale
+
+
+def standardization(data: np.ndarray) -> Affine:
+    """The rescaling of `[rows, size]` to mean zero and standard deviation one.
+
+    A coordinate that never changes keeps its scale.
+    """
+    mean, std = data.mean(0, dtype=np.float64), data.std(0, dtype=np.float64)
+    std = np.where(std > 1e-6 * np.maximum(np.abs(mean), 1), std, 1.0)
+    return Affine(tuple(mean.tolist()), tuple(std.tolist()))
 
 
 class Spec(eqx.Module):

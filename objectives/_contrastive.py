@@ -51,7 +51,7 @@ class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
     - `actor`: how scores become a policy.
     - `goals`: where the critic's positives come from.
     - `actor_goals`: where the actor's goals come from; None for the critic's own.
-    - `logsumexp_penalty`: $\lambda$.
+    - `logsumexp_penalty`: weight of the squared log-sum-exp, λ.
     - `ensemble`: number of critics.
 
     ??? cite

@@ -1,0 +1,178 @@
+import logging
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import orbax.checkpoint as ocp
+from jaxtyping import Array, PyTree, UInt32
+
+from ._config import JSON
+
+log = logging.getLogger(__name__)
+
+
+
+class Restored(eqx.Module):
+    """What a checkpoint held: its step, its trees and its note."""
+
+    step: int
+    items: dict[str, PyTree]
+    note: Any
+
+
+class Checkpoints:
+    """Numbered checkpoints in one directory, written by Orbax: atomic, the newest few kept.
+
+    Each holds named trees of arrays and a JSON note. A fingerprint of every array travels in the
+    note, so that damage is found even where the storage does not notice it.
+
+    **Arguments:**
+
+    - `directory`: made if missing.
+    - `keep`: how many are kept.
+    """
+
+    def __init__(self, directory: pathlib.Path, *, keep: int = 3):
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep)
+        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        self.directory = directory
+
+    def save(self, step: int, items: Mapping[str, PyTree], note: JSON) -> None:
+        """Starts to write a checkpoint; the arrays may be overwritten as soon as this returns.
+
+        Leaves that are not arrays are not written: they come from the skeleton when read. An
+        earlier checkpoint of the same step is replaced.
+        """
+        stored = {name: _flatten(tree) for name, tree in items.items()}
+        marks = {name: _fingerprints(arrays) for name, arrays in stored.items()}
+        args = {name: ocp.args.StandardSave(arrays) for name, arrays in stored.items()}
+        header = ocp.args.JsonSave({"fingerprints": marks, "note": note})
+        if step in self._manager.all_steps():
+            self._manager.delete(step)
+        self._manager.save(step, args=ocp.args.Composite(**args, header=header), force=True)
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints on disk, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def restore(self, skeletons: Mapping[str, PyTree]) -> Restored | None:
+        """Reads the newest checkpoint that is whole; says which ones it had to pass over.
+
+        **Arguments:**
+
+        - `skeletons`: for each tree that is wanted, one of the same structure whose arrays may
+          be `jax.ShapeDtypeStruct`, as `equinox.filter_eval_shape` returns.
+
+        **Returns:** None if the directory holds no checkpoint.
+
+        Raises `ValueError` if there are checkpoints but none can be read.
+        """
+        wanted = {name: _flatten(_storable(tree)) for name, tree in skeletons.items()}
+        failures = []
+        for step in reversed(self.steps()):
+            try:
+                found = self._read(step, wanted)
+            except Exception as error:
+                if not _means_broken(error):
+                    raise
+                reason = str(error).strip().splitlines()[0][:200] if str(error) else repr(error)
+                failures.append(f"step {step}: {reason}")
+                log.warning("The checkpoint of step %d cannot be read (%s).", step, reason)
+            else:
+                items = {name: _unflatten(tree, found[name]) for name, tree in skeletons.items()}
+                return Restored(step, items, found["header"]["note"])
+        if failures:
+            raise ValueError(
+                f"No checkpoint in {self.directory} can be read: {'; '.join(failures)}. "
+                "Start again in a new directory."
+            )
+        return None
+
+    def _read(self, step: int, wanted: Mapping[str, Mapping[str, Any]]) -> Any:
+        args = {name: ocp.args.StandardRestore(arrays) for name, arrays in wanted.items()}
+        composite = ocp.args.Composite(**args, header=ocp.args.JsonRestore())
+        found = self._manager.restore(step, args=composite)
+        for name in wanted:
+            if _fingerprints(found[name]) != found["header"]["fingerprints"][name]:
+                raise ValueError(f"{name} is not what was written")
+        return found
+
+    def discard_after(self, step: int) -> None:
+        """Removes checkpoints newer than `step`: a damaged one would bar its number to a rerun."""
+        for later in self.steps():
+            if later > step:
+                self._manager.delete(later)
+
+    def wait(self) -> None:
+        """Returns when everything is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits and releases the writer's threads."""
+        self.wait()
+        self._manager.close()
+
+
+def _means_broken(error: Exception) -> bool:
+    """Whether files are missing, cut short or overwritten, rather than our own mistake.
+
+    Orbax raises a bare `Exception` for chunks that cannot be read.
+    """
+    return type(error) is Exception or isinstance(error, ValueError | KeyError | OSError)
+
+
+def _flatten(tree: PyTree) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        jax.tree_util.keystr(path): jr.key_data(x) if _is_key(x) else x
+        for path, x in leaves
+        if _is_shaped(x)
+    }
+
+
+def _unflatten(skeleton: PyTree, arrays: Mapping[str, Array]) -> PyTree:
+    def leaf(path: tuple[Any, ...], x: Any) -> Any:
+        if not _is_shaped(x):
+            return x
+        stored = arrays[jax.tree_util.keystr(path)]
+        return jr.wrap_key_data(stored) if _is_key(x) else stored
+
+    return jax.tree_util.tree_map_with_path(leaf, skeleton)
+
+
+def _storable(skeleton: PyTree) -> PyTree:
+    """Shapes of what is on disk, to be placed on the first device, whatever wrote them."""
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+    def leaf(x: Any) -> Any:
+        if not _is_shaped(x):
+            return x
+        x = jax.eval_shape(jr.key_data, x) if _is_key(x) else x
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device)
+
+    return jax.tree.map(leaf, skeleton)
+
+
+def _is_shaped(x: Any) -> bool:
+    return isinstance(x, jax.Array | jax.ShapeDtypeStruct)
+
+
+def _is_key(x: Any) -> bool:
+    return _is_shaped(x) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _fingerprints(arrays: Mapping[str, Array]) -> dict[str, int]:
+    return {name: int(_fingerprint(x)) for name, x in arrays.items()}
+
+
+@jax.jit
+def _fingerprint(x: Array) -> UInt32[Array, ""]:
+    """A weighted sum of the bytes, modulo 2**32; the odd weights let no single change through."""
+    x = x.astype(jnp.uint8) if x.dtype == jnp.bool_ else x
+    data = jax.lax.bitcast_convert_type(x, jnp.uint8).reshape(-1).astype(jnp.uint32)
+    weights = 2 * jax.lax.iota(jnp.uint32, data.size) + 1
+    return jnp.sum(data * weights, dtype=jnp.uint32)

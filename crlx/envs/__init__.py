@@ -1,0 +1,1 @@
+"""Environments: one package per library. `crlx` itself imports none of them."""

@@ -1,0 +1,2 @@
+class DatasetError(ValueError):
+    """A dataset cannot be used; the message says what to do about it."""

@@ -1,0 +1,50 @@
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from .._rows import OfflineRows
+from .._types import Spec, Step
+
+
+def numbered_rows(lengths: Sequence[int]) -> OfflineRows:
+    """Rows that say who they are, so that no mistake of indexing passes unseen.
+
+    Observation and achieved state are the row's number and its trajectory's number; the action
+    is the row's number.
+
+    **Arguments:**
+
+    - `lengths`: rows of each trajectory, at least two: the last is a successor only.
+    """
+    row = np.arange(sum(lengths), dtype=np.float32)
+    trajectory = np.repeat(np.arange(len(lengths), dtype=np.float32), lengths)
+    pair = jnp.asarray(np.stack([row, trajectory], axis=1))
+    return OfflineRows(Step(pair, pair[:, :1], pair), terminals(lengths))
+
+
+def random_rows(spec: Spec, lengths: Sequence[int], *, key: PRNGKeyArray) -> OfflineRows:
+    """Rows of normal observations and achieved states and of uniform actions in [-1, 1].
+
+    **Arguments:**
+
+    - `spec`: sizes of the vectors.
+    - `lengths`: rows of each trajectory, at least two.
+    """
+    okey, akey, gkey = jr.split(key, 3)
+    count = sum(lengths)
+    steps = Step(
+        jr.normal(okey, (count, spec.observation_size)),
+        jr.uniform(akey, (count, spec.action_size), minval=-1, maxval=1),
+        jr.normal(gkey, (count, spec.goal_size)),
+    )
+    return OfflineRows(steps, terminals(lengths))
+
+
+def terminals(lengths: Sequence[int]) -> np.ndarray:
+    """True on the final row of each trajectory."""
+    marks = np.zeros(sum(lengths), bool)
+    marks[np.cumsum(lengths) - 1] = True
+    return marks

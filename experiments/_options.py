@@ -1,0 +1,177 @@
+import dataclasses
+import math
+import pathlib
+from collections.abc import Iterable
+from typing import Annotated
+
+import tyro
+
+import architectures as nets
+import objectives as obj
+from crlx import AbstractArchitecture, AbstractObjective, ClippedGeometric, Uniform, decode
+from crlx.envs.ogbench import check_name
+
+from . import _settings as settings
+from ._help import registry
+from ._parts import ACTORS, ARCHITECTURES, CONTRASTS, ENERGIES, choose
+from ._run_directory import read_json
+
+
+def _flag(name: str, choices: Iterable[str]):
+    return tyro.conf.arg(name=name, metavar="{" + ",".join(choices) + "}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """The flags that choose parts; read first, so that the parts' own flags are known."""
+
+    dataset: Annotated[str, tyro.conf.arg(metavar="NAME")] = "pointmaze-medium-navigate-local"
+    """OGBench's name of a dataset; one that ends in -local is collected here on first use."""
+    objective_name: Annotated[str, _flag("objective", ("infonce", "gcbc"))] = "infonce"
+    """What to learn: contrastive RL, or goal-conditioned behavioural cloning."""
+    architecture_name: Annotated[str, _flag("architecture", ARCHITECTURES)] = "residual"
+    """The paper's residual networks, or OGBench's plain ones."""
+    contrast: Annotated[str, _flag("contrast", CONTRASTS)] = "forward"
+    """The critic's loss."""
+    actor: Annotated[str, _flag("actor", ACTORS)] = "ddpgbc"
+    """How the critic's scores become a policy."""
+    energy: Annotated[str | None, _flag("energy", ENERGIES)] = None
+    """What compares embeddings; by default the architecture's own choice."""
+    depth: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Layers of each network (residual: a multiple of 4)."""
+    width: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Size of the hidden layers."""
+    out: pathlib.Path | None = None
+    """Where everything is written; by default a new folder under runs/."""
+    resume: bool = False
+    """Continue the run in --out, with its own flags unless they are repeated."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(Names):
+    """Offline goal-conditioned RL on OGBench: train, evaluate, and write everything to a folder."""
+
+    objective: AbstractObjective = dataclasses.field(default_factory=obj.Contrastive)
+    """The objective's own settings; those shown are the defaults for the dataset."""
+    architecture: AbstractArchitecture = dataclasses.field(default_factory=nets.ResidualNetworks)
+    """The architecture's own settings."""
+    steps: int = 10_000
+    """Gradient steps."""
+    batch_size: int = 256
+    """Rows of a minibatch."""
+    learning_rate: float = 3e-4
+    """Adam's."""
+    seed: int = 0
+    """The one random seed: networks, minibatches, starts and goals of evaluations."""
+    eval_every: int | None = None
+    """Gradient steps between evaluations, a divisor of the steps; by default a fifth of them."""
+    episodes: int = 50
+    """Episodes of each task in an evaluation."""
+    normalize: bool = True
+    """Scale observations and goals to order one by the dataset's mean and standard deviation."""
+    dataset_dir: pathlib.Path | None = None
+    """Where official files are sought and put; by default OGBench's own folder."""
+    dataset_path: pathlib.Path | None = None
+    """A training file to read instead; its -val.npz lies beside it."""
+    data_dir: pathlib.Path = pathlib.Path("data")
+    """Where local datasets are kept."""
+    aim: bool = True
+    """Mirror the metrics to Aim, where it is installed."""
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "episodes"):
+            if getattr(self, name) < 1:
+                flag = name.replace("_", "-")
+                raise ValueError(f"--{flag} must be positive; got {getattr(self, name)}.")
+        if not self.learning_rate > 0:
+            raise ValueError(f"--learning-rate must be positive; got {self.learning_rate}.")
+        if self.seed < 0:
+            raise ValueError(f"--seed must not be negative; got {self.seed}.")
+        every = self.evaluation_interval
+        if every < 1 or self.steps % every:
+            fits = min(divisors(self.steps), key=lambda d: abs(d - every))
+            raise ValueError(
+                f"--eval-every must divide --steps {self.steps}; got {every}. Use {fits}, say."
+            )
+
+    @property
+    def evaluation_interval(self) -> int:
+        """Gradient steps between evaluations."""
+        if self.eval_every is not None:
+            return self.eval_every
+        return next(self.steps // n for n in (5, 4, 3, 2, 1) if self.steps % n == 0)
+
+
+def divisors(number: int) -> list[int]:
+    """All of them, smallest first."""
+    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    return sorted({*small, *(number // d for d in small)})
+
+
+def compose(names: Names) -> Options:
+    """The run that the names stand for, with OGBench's settings of the dataset."""
+    check_name(names.dataset)
+    objectives = {"infonce": _contrastive, "gcbc": _gcbc}
+    architecture = choose("architecture", names.architecture_name, ARCHITECTURES)()
+    changes: dict[str, object] = {}
+    if names.depth is not None:
+        changes["depth"] = names.depth
+    if names.width is not None:
+        changes["width"] = names.width
+    if names.energy is not None:
+        changes["energy"] = choose("energy", names.energy, ENERGIES)()
+    if names.actor == "maxent" and names.architecture_name == "residual":
+        changes["squashed"] = True
+    return Options(
+        **{f.name: getattr(names, f.name) for f in dataclasses.fields(Names)},
+        objective=choose("objective", names.objective_name, objectives)(names),
+        architecture=dataclasses.replace(architecture, **changes),
+    )
+
+
+def _contrastive(names: Names) -> obj.Contrastive:
+    actor = choose("actor", names.actor, ACTORS)()
+    if isinstance(actor, obj.DDPGBC):
+        actor = obj.DDPGBC(settings.contrastive_alpha(names.dataset))
+    contrast = choose("contrast", names.contrast, CONTRASTS)()
+    return obj.Contrastive(
+        contrast=contrast,
+        actor=actor,
+        goals=ClippedGeometric(settings.discount(names.dataset)),
+        actor_goals=settings.actor_goals(names.dataset),
+        logsumexp_penalty=0.0 if isinstance(contrast, obj.Binary) else 0.1,
+        ensemble=1 if names.architecture_name == "residual" else 2,
+    )
+
+
+def _gcbc(names: Names) -> obj.GCBC:
+    del names
+    return obj.GCBC(Uniform())
+
+
+def parse(arguments: list[str]) -> Options:
+    """The run that the command line asks for.
+
+    The first pass reads the names of parts, the second everything, with those parts as defaults.
+    A run that is resumed starts from its own configuration.
+    """
+    names, _ = tyro.cli(Names, args=arguments, return_unknown_args=True, add_help=False)
+    default = _stored(names, arguments) if names.resume else compose(names)
+    return tyro.cli(Options, args=arguments, default=default, registry=registry)
+
+
+def _stored(names: Names, arguments: list[str]) -> Options:
+    if names.out is None:
+        raise ValueError("--resume continues the run in --out; name its folder.")
+    config = read_json(names.out / "config.json")
+    if not isinstance(config, dict):
+        raise ValueError(f"{names.out / 'config.json'} does not describe a run.")
+    fields = {f.name: decode(config.get(f.name)) for f in dataclasses.fields(Options)}
+    for name in ("dataset_dir", "dataset_path", "data_dir"):
+        fields[name] = None if fields[name] is None else pathlib.Path(str(fields[name]))
+    stored = Options(**{**fields, "out": names.out, "resume": True})  # pyright: ignore
+    own = Names(**{f.name: getattr(stored, f.name) for f in dataclasses.fields(Names)})
+    asked, _ = tyro.cli(
+        Names, args=arguments, default=own, return_unknown_args=True, add_help=False
+    )
+    return stored if asked == own else compose(asked)

@@ -1,0 +1,49 @@
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+from crlx import JSON
+
+from ._run_directory import RunDirectory, write_json
+from ._trainer import Trainer
+
+
+def conclude(
+    config: Mapping[str, JSON], facts: Mapping[str, JSON], trainer: Trainer, directory: RunDirectory
+) -> None:
+    """Writes `results.json` and prints the scores.
+
+    `overall_success` is the mean of the last three evaluations, as OGBench reports it.
+    """
+    evaluations = trainer.evaluations
+    last = [e["overall_success"] for e in evaluations[-3:]]
+    overall = sum(last) / len(last)
+    results: dict[str, JSON] = {
+        "config": dict(config),
+        **facts,
+        "compile_seconds": trainer.compile_seconds,
+        "updates_per_second": trainer.updates_per_second,
+        "evaluations": list(evaluations),
+        "overall_success": overall,
+    }
+    write_json(directory.path / "results.json", results)
+    console = Console()
+    console.print(_table(trainer, f"Success on {config['dataset']}"))
+    console.print(
+        f"Overall success {overall:.1%}: the mean of the last {len(last)} evaluations, each the "
+        f"mean of {len(evaluations[-1]['tasks'])} tasks with {config['episodes']} episodes.\n"
+        f"Everything is in {directory.path}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _table(trainer: Trainer, title: str) -> Table:
+    table = Table(title=title)
+    for column in ("step", *trainer.evaluations[-1]["tasks"], "overall"):
+        table.add_column(column, justify="right")
+    for line in trainer.evaluations:
+        scores = (*line["tasks"].values(), line["overall_success"])
+        table.add_row(f"{line['step']:,}", *(f"{score:.0%}" for score in scores))
+    return table
