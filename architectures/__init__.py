@@ -28,3 +28,4 @@ from ._stack import Remat as Remat
 from ._stack import Sequential as Sequential
 from ._stack import Stacked as Stacked
 from ._stack import stacked as stacked
+from ._stack import unstacked as unstacked

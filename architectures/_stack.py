@@ -1,6 +1,7 @@
 import abc
 import enum
 from collections.abc import Callable
+from typing import TypeVar
 
 import equinox as eqx
 import jax
@@ -9,6 +10,8 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from crlx import AbstractEncoder
+
+Tree = TypeVar("Tree")
 
 
 class AbstractBlock(eqx.Module):
@@ -95,6 +98,15 @@ class Sequential(AbstractEncoder):
             raise ValueError("Only blocks of one type and configuration can be stacked.")
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *arrays)
         return Stacked(eqx.combine(stacked, static[0]), remat, unroll)
+
+
+def unstacked(tree: Tree) -> Tree:
+    """A copy of a network with every `Stacked` in it replaced by its Python-loop twin."""
+
+    def is_stack(node: object) -> bool:
+        return isinstance(node, Stacked)
+
+    return jax.tree.map(lambda n: n.unstack() if is_stack(n) else n, tree, is_leaf=is_stack)
 
 
 def stacked(

@@ -33,6 +33,7 @@ from ._rows import OfflineRows as OfflineRows
 from ._source import AbstractSource as AbstractSource
 from ._source import Offline as Offline
 from ._types import Affine as Affine
+from ._types import History as History
 from ._types import Metrics as Metrics
 from ._types import Scalar as Scalar
 from ._types import Spec as Spec

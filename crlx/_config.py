@@ -2,9 +2,9 @@ import dataclasses
 import enum
 import importlib
 import pathlib
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
+JSON: TypeAlias = bool | int | float | str | list[Any] | dict[str, Any] | None
 
 
 def encode(value: object) -> JSON:

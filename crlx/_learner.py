@@ -12,7 +12,7 @@ from ._misc import field_norms
 from ._networks import AbstractArchitecture
 from ._objective import AbstractObjective, Batch, Params, State
 from ._rows import AbstractRows
-from ._types import Metrics, Spec
+from ._types import History, Metrics, Spec
 
 Carry = TypeVar("Carry")
 
@@ -76,7 +76,7 @@ class Learner(eqx.Module, Generic[Params, State, Batch]):
         updates: int,
         batch_size: int,
         key: PRNGKeyArray,
-    ) -> tuple[Progress[Params, State], Metrics]:
+    ) -> tuple[Progress[Params, State], History]:
         """Scans `updates` times over draw, relabel, update.
 
         Randomness depends on `key` and on the step alone, so a run may be cut into any number
@@ -116,8 +116,8 @@ class Learner(eqx.Module, Generic[Params, State, Batch]):
 
 
 def scan_module(
-    step: Callable[[Carry], tuple[Carry, Metrics]], carry: Carry, length: int
-) -> tuple[Carry, Metrics]:
+    step: Callable[[Carry], tuple[Carry, History]], carry: Carry, length: int
+) -> tuple[Carry, History]:
     """`jax.lax.scan` over a carry that also holds leaves that are not arrays."""
     arrays, static = eqx.partition(carry, eqx.is_array)
 

@@ -4,7 +4,7 @@ from jaxtyping import PRNGKeyArray
 from ._learner import Learner, Progress, scan_module
 from ._objective import Batch, Params, State
 from ._source import AbstractSource, Data
-from ._types import Metrics
+from ._types import History
 
 
 def epoch(
@@ -17,7 +17,7 @@ def epoch(
     updates: int,
     batch_size: int,
     key: PRNGKeyArray,
-) -> tuple[Progress[Params, State], Data, Metrics]:
+) -> tuple[Progress[Params, State], Data, History]:
     """The one training loop: `rounds` times, collect experience and fit to it.
 
     Offline, collection returns the data unchanged. Pure: wrap it in `equinox.filter_jit`.

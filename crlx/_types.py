@@ -10,6 +10,8 @@ from jaxtyping import Array, Float, PyTree, Shaped
 # `width` a hidden layer's; `rows` counts stored time steps, `batch` the rows of one minibatch.
 Scalar = Float[Array, ""]
 Metrics = Mapping[str, Scalar]
+# The same of many updates: each array has leading axes, which the function that returns it names.
+History = Mapping[str, Array]
 
 
 class Affine(eqx.Module):

@@ -35,6 +35,7 @@ _GOAL: dict[str, Any] = {
     "linestyle": "none",
 }
 _FLOOR, _WALL = "white", "#bdbdbd"
+_VALIDATION = "validation/"  # Prefix of what was measured on held-out data.
 _PATHS = 10  # Paths per task: more of them hide one another.
 
 
@@ -45,12 +46,14 @@ def plot_curve(metrics: Sequence[Row], evaluations: Sequence[Row], path: pathlib
 
     **Arguments:**
 
-    - `metrics`: rows with a `step` and numbers by name; names ending in `/loss` are drawn.
+    - `metrics`: rows with a `step` and numbers by name; names that end in `/loss` are drawn, and
+      those that begin with `validation/` beside their counterparts.
     - `evaluations`: rows with a `step`, an `overall_success` and the success of each of `tasks`,
       all between 0 and 1.
     - `path`: the PNG file to write; it is replaced at once.
     """
-    losses = sorted({name for row in metrics for name in row if name.endswith("/loss")})
+    names = {name for row in metrics for name in row if name.endswith("/loss")}
+    losses = sorted({name.removeprefix(_VALIDATION) for name in names})
     lines = math.ceil(len(losses) / 2)
     figure = Figure(figsize=(12, 4.5 + 2.5 * lines), layout="constrained")
     grid = figure.add_gridspec(1 + lines, 2, height_ratios=[4.5] + [2.5] * lines)
@@ -61,9 +64,7 @@ def plot_curve(metrics: Sequence[Row], evaluations: Sequence[Row], path: pathlib
         # A last one that is alone takes the whole line.
         alone = i == len(losses) - 1 and i % 2 == 0
         axes = figure.add_subplot(grid[1 + i // 2, :] if alone else grid[1 + i // 2, i % 2])
-        steps, values = _series(metrics, lambda row, name=name: row.get(name))
-        axes.plot(steps, values, color="black", linewidth=1, marker=_marker(steps))
-        axes.set_title(name)
+        _draw_loss(axes, metrics, name)
     for axes in figure.axes:
         axes.set_xlim(-0.01 * end, 1.01 * end)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
@@ -73,7 +74,7 @@ def plot_curve(metrics: Sequence[Row], evaluations: Sequence[Row], path: pathlib
         place = axes.get_subplotspec()
         if place is not None and place.is_last_row():
             axes.set_xlabel("gradient steps")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_success(axes: Axes, evaluations: Sequence[Row]) -> None:
@@ -97,15 +98,24 @@ def _draw_success(axes: Axes, evaluations: Sequence[Row]) -> None:
         axes.text(0.5, 0.5, "not evaluated yet", ha="center", transform=axes.transAxes)
 
 
+def _draw_loss(axes: Axes, metrics: Sequence[Row], name: str) -> None:
+    steps, values = _series(metrics, lambda row: row.get(name))
+    # A line through one point is invisible.
+    alone = "o" if len(steps) == 1 else None
+    axes.plot(steps, values, color="black", linewidth=1, marker=alone, label="training")
+    steps, values = _series(metrics, lambda row: row.get(_VALIDATION + name))
+    if len(steps):
+        style = {"color": _COLOURS[1], "linestyle": "--", "marker": "o", "markersize": 3}
+        axes.plot(steps, values, label="validation", **style)
+        axes.legend(frameon=False)
+    axes.set_title(name)
+
+
 def _series(rows: Sequence[Row], value: Callable[[Row], Any]) -> tuple[np.ndarray, np.ndarray]:
     """Steps and values of the rows that have both, in order, without repeated steps."""
     points = {row["step"]: value(row) for row in rows if "step" in row and value(row) is not None}
     steps = sorted(points)
     return np.asarray(steps, float), np.asarray([points[step] for step in steps], float)
-
-
-def _marker(steps: np.ndarray) -> str | None:
-    return "o" if len(steps) == 1 else None  # A line through one point is invisible.
 
 
 def plot_trajectories(maze: Maze, evaluation: Evaluation, path: pathlib.Path) -> None:
@@ -143,7 +153,7 @@ def plot_trajectories(maze: Maze, evaluation: Evaluation, path: pathlib.Path) ->
         Patch(color=_WALL, label="wall"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_maze(axes: Axes, maze: Maze) -> None:
@@ -174,7 +184,8 @@ def _broken_at_jumps(path: np.ndarray, length: float) -> np.ndarray:
     return np.insert(path, 1 + np.flatnonzero(far), np.nan, axis=0)
 
 
-def _save(figure: Figure, path: pathlib.Path) -> None:
+def save_figure(figure: Figure, path: pathlib.Path) -> None:
+    """Writes a PNG file, which takes the place of an older one only when it is complete."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         figure.savefig(partial, format="png", dpi=150)

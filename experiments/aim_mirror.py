@@ -102,13 +102,12 @@ def _track(run: Run, row: Mapping[str, Any]) -> None:
     if "step" not in row:
         return
     values = {name: row[name] for name in row if name not in ("step", "time")}
-    prefix = ""
     if row.get("event") == "evaluation":
-        prefix = "evaluation/"
-        values |= row["tasks"]
+        scores = {"overall_success": values.pop("overall_success"), **row["tasks"]}
+        values |= {f"evaluation/{name}": score for name, score in scores.items()}
     for name, value in values.items():
         if isinstance(value, int | float) and not isinstance(value, bool):
-            run.track(float(value), name=prefix + name, step=row["step"])
+            run.track(float(value), name=name, step=row["step"])
 
 
 def _is_alive(pid: int) -> bool:

@@ -1,4 +1,3 @@
-import re
 from collections.abc import Collection
 from typing import Any
 
@@ -8,17 +7,16 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from jaxtyping import Array, Int, PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray
 
 from .._learner import Learner, Progress
 from .._networks import AbstractActor, AbstractArchitecture
 from .._objective import AbstractObjective, Batch, Params, State
 from .._rows import AbstractRows
-from .._types import Metrics, Spec
+from .._types import Spec
+from ._loss import check_gradients, check_loss, check_metrics, check_order, perturb
 from ._relabel import check_relabel
 from ._require import named_arrays, require, require_close, require_finite, require_same_structure
-
-NAME = re.compile(r"[a-z0-9_]+/[a-z0-9_]+")
 
 
 def check_objective(
@@ -61,14 +59,18 @@ def check_objective(
     probe = eqx.filter_jit(learner.update)
     batches = [_batch(objective, rows, batch_size, key=k) for k in jr.split(tkey, 3)]
     after, metrics = probe(progress, batches[0], key=nkey)
-    _check_loss(objective, progress, batches[0], metrics, key=nkey)
-    _check_order(probe, progress, batches[0], metrics, key=nkey)
+    check_loss(objective, progress, batches[0], metrics, key=nkey)
+
+    def total(batch: Batch, key: PRNGKeyArray) -> float:
+        return float(probe(progress, batch, key=key)[1]["total/loss"])
+
+    check_order(total, batches[0], batch_size, key=nkey)
     trials = [(after, metrics), probe(after, batches[1], key=nkey)]
     require_finite(trials, "After two updates, progress and metrics: ")
-    wild = eqx.tree_at(lambda p: p.params, progress, _perturb(progress.params, key=pkey))
+    wild = eqx.tree_at(lambda p: p.params, progress, perturb(progress.params, key=pkey))
     trials += [probe(wild, batch, key=nkey) for batch in batches]
-    _check_metrics([metrics for _, metrics in trials], may_vanish)
-    _check_gradients([progress.opt_state[0] for progress, _ in trials])
+    check_gradients([progress.opt_state[0] for progress, _ in trials])
+    check_metrics([metrics for _, metrics in trials], may_vanish)
     _check_policy(objective, after.params, spec, rows)
 
 
@@ -115,7 +117,9 @@ def _check_init(
             "dtype, as in `jnp.zeros((), jnp.float32)`.",
         )
     again = learner.objective.init(architecture, spec, key=akey)
-    require_close(again, (progress.params, progress.state), "`init`, twice with one key: ", rtol=0)
+    require_close(
+        again, (progress.params, progress.state), "`init`, twice with one key: ", rtol=0.0, atol=0.0
+    )
     other = learner.init(architecture, spec, key=bkey).params
     same = zip(named_arrays(progress.params), named_arrays(other), strict=True)
     require(
@@ -141,99 +145,6 @@ def _check_scan(
     eqx.filter_eval_shape(
         learner.fit, progress, rows, updates=2, batch_size=batch_size, key=jr.key(0)
     )
-
-
-def _check_loss(
-    objective: AbstractObjective[Params, State, Batch],
-    progress: Progress[Params, State],
-    batch: Batch,
-    metrics: Metrics,
-    *,
-    key: PRNGKeyArray,
-) -> None:
-    value, eager = objective.loss(progress.params, progress.state, batch, key=key)
-    require(
-        value.shape == () and value.dtype == jnp.float32,
-        f"`loss` is {value.dtype}{value.shape}; return one float32 scalar, the sum of all terms.",
-    )
-    for name, metric in eager.items():
-        require(
-            NAME.fullmatch(name) and name.split("/")[0] not in ("total", "grad_norm"),
-            f"Metric {name!r}: name it `group/name`, in lower case; the learner itself writes the "
-            "groups `total` and `grad_norm`.",
-        )
-        require(
-            metric.shape == () and jnp.issubdtype(metric.dtype, jnp.inexact),
-            f"Metric {name!r} is {metric.dtype}{metric.shape}; reduce it to one floating scalar.",
-        )
-    require_finite((value, eager), "The loss and its metrics, on fresh parameters: ")
-    jitted = {name: metrics[name] for name in eager}
-    require_close(
-        (metrics["total/loss"], jitted),
-        (value, dict(eager)),
-        "`loss` compiled and eager: ",
-        rtol=1e-4,
-    )
-
-
-def _check_order(
-    probe: Any,
-    progress: Progress[Params, State],
-    batch: Batch,
-    metrics: Metrics,
-    *,
-    key: PRNGKeyArray,
-) -> None:
-    def value(batch: Batch, key: PRNGKeyArray) -> float:
-        return float(probe(progress, batch, key=key)[1]["total/loss"])
-
-    base = float(metrics["total/loss"])
-    if value(batch, jr.fold_in(key, 0)) != base:
-        return  # Rows draw noise of their own: another order is another sample.
-    size = max((leaf.shape[0] for leaf in jax.tree.leaves(batch) if leaf.ndim), default=0)
-    order = jnp.roll(jnp.arange(size), 1)[::-1]
-    turned = value(_reorder(batch, order), key)
-    require(
-        abs(turned - base) <= 1e-4 * max(1, abs(base)),
-        f"The loss is {base:.6g}, but {turned:.6g} with the rows of the minibatch in another "
-        "order: pair rows by their position in the batch alone.",
-    )
-
-
-def _reorder(batch: PyTree, order: Int[Array, " batch"]) -> PyTree:
-    def turn(x: Array) -> Array:
-        return x[order] if x.ndim and x.shape[0] == len(order) else x
-
-    return jax.tree.map(turn, batch)
-
-
-def _perturb(params: Params, *, key: PRNGKeyArray) -> Params:
-    """Large random parameters, which saturate what can saturate."""
-    arrays, rest = eqx.partition(params, eqx.is_inexact_array)
-    leaves, tree = jax.tree.flatten(arrays)
-    keys = jr.split(key, len(leaves))
-    noise = [x + 3 * jr.normal(k, x.shape, x.dtype) for x, k in zip(leaves, keys, strict=True)]
-    return eqx.combine(jax.tree.unflatten(tree, noise), rest)
-
-
-def _check_metrics(trials: list[Metrics], may_vanish: Collection[str]) -> None:
-    unknown = set(may_vanish) - set(trials[0])
-    require(not unknown, f"`may_vanish` names metrics that do not exist: {sorted(unknown)}.")
-    for name in trials[0]:
-        require(
-            name in may_vanish or any(float(trial[name]) != 0 for trial in trials),
-            f"Metric {name!r} is zero on every batch, for fresh, trained and perturbed parameters. "
-            "Log only what is computed, or list it in `may_vanish` if it can differ from zero.",
-        )
-
-
-def _check_gradients(trials: list[PyTree]) -> None:
-    for leaves in zip(*(named_arrays(gradient) for gradient in trials), strict=True):
-        require(
-            any(np.any(leaf != 0) for _, leaf in leaves),
-            f"params{leaves[0][0]} never receives a gradient. Use it in the loss, look for a "
-            "`frozen` too many, or move it to `state`.",
-        )
 
 
 def _check_policy(

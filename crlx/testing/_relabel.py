@@ -29,7 +29,8 @@ class _Marked(AbstractRows):
         def mark(x: Array) -> Array:
             if not jnp.issubdtype(x.dtype, jnp.inexact):
                 return x
-            return jnp.broadcast_to((index.astype(x.dtype) + MARK)[:, None], x.shape)
+            number = index.astype(x.dtype).reshape((-1,) + (1,) * (x.ndim - 1))
+            return jnp.broadcast_to(number + MARK, x.shape)
 
         return Step(mark(steps.observation), mark(steps.action), mark(steps.achieved), steps.extras)
 

@@ -34,11 +34,11 @@ def require_close(
     require_same_structure(actual, expected, what)
     for (name, a), (_, b) in zip(named_arrays(actual), named_arrays(expected), strict=True):
         wide_a, wide_b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-        require(
-            np.allclose(wide_a, wide_b, rtol=rtol, atol=atol, equal_nan=True),
-            f"{what}{name}: values differ, by up to {np.max(np.abs(wide_a - wide_b)):.3g} where "
-            f"the largest is {np.max(np.abs(wide_b)):.3g}.",
-        )
+        if not np.allclose(wide_a, wide_b, rtol=rtol, atol=atol, equal_nan=True):
+            raise AssertionError(
+                f"{what}{name}: values differ, by up to {np.max(np.abs(wide_a - wide_b)):.3g} "
+                f"where the largest is {np.max(np.abs(wide_b)):.3g}."
+            )
 
 
 def require_same_structure(before: PyTree, after: PyTree, what: str) -> None:

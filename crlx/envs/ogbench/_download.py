@@ -8,12 +8,11 @@ import typing
 import urllib.error
 import urllib.request
 import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 
 from ._errors import DatasetError
-from ._files import OnProgress, replacing, validation_path
-from ._names import LOCAL, local_name
+from ._files import DAMAGE, OnProgress, replacing, validation_path
+from ._names import LOCAL, check_name, local_name
 
 MIRRORS = (
     "https://rail.eecs.berkeley.edu/datasets/ogbench/{file}",
@@ -43,7 +42,7 @@ class _Response(typing.Protocol):
 
 Opener = Callable[[str], contextlib.AbstractContextManager[_Response]]
 
-open_url: Opener = functools.partial(urllib.request.urlopen, timeout=30)
+open_url: Opener = functools.partial(urllib.request.urlopen, timeout=20)
 
 
 class _BrokenTransfer(Exception):
@@ -73,17 +72,16 @@ def download(
     - `backoff`: seconds before the second attempt, doubled before the third.
     - `progress`: called with the bytes of a file so far and its size (0 if unknown).
 
-    **Returns:** the training file.
-
-    **Raises:** `DatasetError` if no mirror delivers.
+    **Returns:** the training file. If no mirror delivers, `DatasetError` is raised.
     """
+    check_name(name)
     train = directory / f"{name}.npz"
     for path in (train, validation_path(train)):
         if path.exists():
             continue
-        urls = [mirror.format(name=name, file=path.name) for mirror in mirrors]
         failures = []
-        for url in urls:
+        for mirror in mirrors:
+            url = mirror.format(name=name, file=path.name)
             failure = _try(url, path, opener, backoff, progress)
             if failure is None:
                 break
@@ -133,7 +131,7 @@ def _check_archive(path: pathlib.Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except DAMAGE as error:
         raise _BrokenTransfer(f"not an npz archive ({error})") from error
     if bad is not None:
         raise _BrokenTransfer(f"{bad} in the archive is damaged")

@@ -21,7 +21,7 @@ _LAYOUT = {
     "terminals": (np.dtype(np.bool_), 1),
 }
 # What numpy and zipfile raise on a damaged archive. A pickle inside is a ValueError.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, OSError)
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, OSError)
 _MAGIC = b"PK\x03\x04"
 _CHUNK = 1 << 16  # Rows checked at once, so that no mask of gigabytes is made.
 
@@ -96,7 +96,7 @@ def _unpack(path: pathlib.Path) -> dict[str, npt.NDArray[typing.Any]]:
         try:
             with np.load(file, allow_pickle=False) as archive:
                 found = {key: archive[key] for key in _LAYOUT if key in archive.files}
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise DatasetError(f"cut short, damaged or not of numbers ({error}).") from error
     for key, array in found.items():
         if not isinstance(array, np.ndarray):  # A member that is no npy file comes as bytes.

@@ -37,9 +37,7 @@ def load(
     - `progress`: called with bytes during a download and rows during a collection: how many so
       far and in all.
 
-    **Returns:** training and validation data.
-
-    **Raises:** `DatasetError` that says what to do.
+    **Returns:** training and validation data. `DatasetError` says what to do if that fails.
     """
     check_name(name)
     if dataset_path is not None:

@@ -119,7 +119,6 @@ class PointMaze:
         away = np.linalg.norm(self.xy[:, None] - self._entries, axis=-1)
         moved = np.flatnonzero((away <= self._reach).any(axis=1))
         self.xy[moved] = self._exits[rng.integers(len(self._exits), size=len(moved))]
-        self._warm[moved] = 0
 
 
 def _make(maze: str) -> typing.Any:

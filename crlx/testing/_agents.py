@@ -1,0 +1,182 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from .._networks import AbstractActor, AbstractArchitecture, AbstractCritic, AbstractDistribution
+from .._types import Affine, Spec
+from ._networks import check_reached
+from ._require import named_arrays, require, require_close, require_finite
+
+
+def check_critic(critic: AbstractCritic, spec: Spec, *, key: PRNGKeyArray) -> None:
+    """One float32 score per example; `pairs` agrees with single calls; gradients are finite and
+    reach every parameter and every input.
+
+    **Arguments:**
+
+    - `critic`: what to check.
+    - `spec`: sizes of its inputs; without actions if `spec.action_size` is 0.
+    """
+    okey, gkey, wkey = jr.split(key, 3)
+    states, actions = _examples(spec, 4, key=okey)[:2]
+    goals = _examples(spec, 3, key=gkey)[2]
+    table = eqx.filter_jit(lambda c, *inputs: c.pairs(*inputs))(critic, states, actions, goals)
+    require(
+        table.shape == (4, 3) and table.dtype == jnp.float32,
+        f"`pairs` of 4 states and 3 goals is {table.dtype}{table.shape}; return float32(4, 3), "
+        "with states as rows.",
+    )
+    single = eqx.filter_jit(lambda c, *inputs: c(*inputs))
+    rows = range(4), range(3)
+    singles = [[single(critic, states[i], actions[i], goals[j]) for j in rows[1]] for i in rows[0]]
+    require(
+        singles[0][0].shape == (),
+        f"One example scores {singles[0][0].shape}; return one scalar.",
+    )
+    require_close(jnp.asarray(singles), table, "`pairs` and single calls: score", atol=1e-4)
+    weight = jr.normal(wkey, table.shape)
+
+    def total(trained: tuple[AbstractCritic, Array, Array, Array]) -> Float[Array, ""]:
+        return jnp.sum(weight * trained[0].pairs(*trained[1:]))
+
+    check_reached(total, (critic, states, actions, goals), "critic")
+
+
+def check_actor(actor: AbstractActor, spec: Spec, *, key: PRNGKeyArray) -> None:
+    """Modes and samples are finite actions; densities agree; gradients reach every parameter.
+
+    The log-density that comes with a sample equals `log_prob` of that sample wherever no
+    component exceeds 0.99, where a squash can be inverted.
+
+    **Arguments:**
+
+    - `actor`: what to check, with continuous actions.
+    - `spec`: sizes of its inputs and actions; a few actions, or samples inside 0.99 are rare.
+    """
+    ekey, skey = jr.split(key)
+    states, _, goals = _examples(spec, 2, key=ekey)
+    policy = actor(states[0], goals[0])
+    require(
+        isinstance(policy, AbstractDistribution),
+        f"The actor returns a {type(policy).__name__}; return an `AbstractDistribution`.",
+    )
+    mode = policy.mode()
+    require(
+        mode.shape == (spec.action_size,),
+        f"The mode has shape {mode.shape}; actions have ({spec.action_size},).",
+    )
+    draw = eqx.filter_jit(eqx.filter_vmap(lambda k: policy.sample_and_log_prob(key=k)))
+    actions, log_probs = draw(jr.split(skey, 256))
+    require(
+        actions.shape == (256, *mode.shape) and log_probs.shape == (256,),
+        f"A sample has shape {actions.shape[1:]} and its log-density {log_probs.shape[1:]}.",
+    )
+    require_finite((mode, actions, log_probs), "Mode, samples and log-densities: ")
+    require(np.any(actions[0] != actions[1]), "Two keys give one sample: draw from `key`.")
+    inside = jnp.all(jnp.abs(actions) <= 0.99, axis=1)
+    require(inside.any(), "No sample lies within 0.99: check an actor with fewer actions.")
+    again = eqx.filter_jit(eqx.filter_vmap(policy.log_prob))(actions[inside])
+    require_close(again, log_probs[inside], "`log_prob` of samples: ", rtol=1e-3, atol=1e-3)
+    _check_densities(actor, states, goals, key=skey)
+
+
+def _check_densities(
+    actor: AbstractActor,
+    states: Float[Array, "two obs"],
+    goals: Float[Array, "two goal"],
+    *,
+    key: PRNGKeyArray,
+) -> None:
+    """Reparameterized samples and log-densities, also at the border, train the whole actor."""
+
+    def total(trained: tuple[AbstractActor, Array, Array]) -> Float[Array, ""]:
+        actor, states, goals = trained
+        policy = eqx.filter_vmap(actor)(states, goals)
+
+        def one(policy: AbstractDistribution, key: PRNGKeyArray) -> Float[Array, ""]:
+            sample, log_prob = policy.sample_and_log_prob(key=key)
+            border = jnp.sign(jax.lax.stop_gradient(sample))
+            return jnp.sum(sample * jnp.arange(1.0, 1 + sample.size)) + (
+                0.1 * log_prob + 0.01 * policy.log_prob(border)
+            )
+
+        return jnp.sum(eqx.filter_vmap(one)(policy, jr.split(key, len(states))))
+
+    check_reached(total, (actor, states, goals), "actor")
+
+
+def check_architecture(
+    architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray
+) -> None:
+    """Its critics (with and without actions) and its actor pass their checks, come from the key
+    alone, are built under `vmap` as singly, and rescale their inputs by the units of the task.
+
+    **Arguments:**
+
+    - `architecture`: what to check, of small sizes.
+    - `spec`: sizes, without units.
+    """
+    ckey, akey, bkey = jr.split(key, 3)
+    plain = Spec(spec.observation_size, spec.action_size, spec.goal_size)
+    check_critic(architecture.critic(plain, key=ckey), plain, key=bkey)
+    blind = Spec(spec.observation_size, 0, spec.goal_size)
+    score = architecture.critic(blind, key=ckey)(*_first(blind, key=bkey))
+    require(score.shape == (), f"A critic without actions returns {score.shape}, not a scalar.")
+    check_actor(architecture.actor(plain, key=akey), plain, key=bkey)
+    for make in (architecture.critic, architecture.actor):
+        first, other = make(plain, key=ckey), make(plain, key=akey)
+        require_close(
+            make(plain, key=ckey), first, "Built twice with one key: ", rtol=0.0, atol=0.0
+        )
+        pairs = zip(named_arrays(first), named_arrays(other), strict=True)
+        require(any(np.any(a != b) for (_, a), (_, b) in pairs), "Pass `key` on: two agree.")
+        several = eqx.filter_vmap(lambda k, make=make: make(plain, key=k))(jnp.stack([ckey, akey]))
+        arrays = jax.tree.map(lambda x: x[0], eqx.filter(several, eqx.is_array))
+        expected = eqx.filter(first, eqx.is_array)
+        require_close(arrays, expected, "Built under `vmap` and singly: ")
+        for name, leaf in named_arrays(first):
+            require(leaf.dtype == np.float32, f"{name} is {leaf.dtype}; use float32.")
+    _check_units(architecture, plain, key=bkey)
+
+
+def _check_units(architecture: AbstractArchitecture, plain: Spec, *, key: PRNGKeyArray) -> None:
+    def units(size: int, start: float) -> Affine:
+        numbers = tuple(start + i for i in range(size))
+        return Affine(numbers, tuple(0.5 * (1 + n) for n in numbers))
+
+    observation, goal = units(plain.observation_size, 1.0), units(plain.goal_size, 2.0)
+    scaled = Spec(plain.observation_size, plain.action_size, plain.goal_size, observation, goal)
+    s, a, g = _first(plain, key=key)
+    cases = (
+        ("critic", architecture.critic, lambda m, s, g: m(s, a, g)),
+        ("actor", architecture.actor, lambda m, s, g: m(s, g).mode()),
+    )
+    for name, make, call in cases:
+        expected = call(make(plain, key=key), observation(s), goal(g))
+        require_close(
+            call(make(scaled, key=key), s, g),
+            expected,
+            f"The {name} does not rescale by the units of `spec`, as `spec.goal_units(goal)`: ",
+            rtol=1e-4,
+        )
+
+
+def _examples(
+    spec: Spec, count: int, *, key: PRNGKeyArray
+) -> tuple[Float[Array, "count obs"], Float[Array, "count act"], Float[Array, "count goal"]]:
+    okey, akey, gkey = jr.split(key, 3)
+    return (
+        jr.normal(okey, (count, spec.observation_size)),
+        jr.uniform(akey, (count, spec.action_size), minval=-1, maxval=1),
+        jr.normal(gkey, (count, spec.goal_size)),
+    )
+
+
+def _first(
+    spec: Spec, *, key: PRNGKeyArray
+) -> tuple[Float[Array, " obs"], Float[Array, " act"], Float[Array, " goal"]]:
+    states, actions, goals = _examples(spec, 1, key=key)
+    return states[0], actions[0], goals[0]

@@ -1,0 +1,85 @@
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from jaxtyping import PRNGKeyArray
+
+from .._networks import AbstractArchitecture
+from .._rows import OfflineRows
+from ._samples import numbered_rows
+
+
+def keys() -> st.SearchStrategy[PRNGKeyArray]:
+    """Random keys."""
+    return st.integers(0, 2**32 - 1).map(jr.key)
+
+
+def depths() -> st.SearchStrategy[int]:
+    """Depths that every architecture accepts; few, as each is compiled anew."""
+    return st.sampled_from((4, 8, 16))
+
+
+def widths() -> st.SearchStrategy[int]:
+    """Sizes of hidden layers."""
+    return st.sampled_from((8, 16, 32))
+
+
+def batch_sizes() -> st.SearchStrategy[int]:
+    """Rows of a minibatch, at least two."""
+    return st.sampled_from((2, 3, 8, 16))
+
+
+def batches(rows: int, size: int) -> st.SearchStrategy[jax.Array]:
+    """Vectors `[rows, size]` of magnitudes 1e-3 to 1e2, in which some rows are zero, equal to
+    another row, a multiple of it, or its negative.
+
+    **Arguments:**
+
+    - `rows`, `size`: of the array.
+    """
+    number = st.builds(_number, st.sampled_from((-1, 1)), st.floats(-3, 2, width=32))
+    factor = st.sampled_from((None, None, 0.0, 1.0, 2.0, -1.0))
+    return st.builds(
+        _degenerate,
+        hnp.arrays(np.float32, (rows, size), elements=number),
+        st.lists(factor, min_size=rows, max_size=rows),
+        st.lists(st.integers(0, rows - 1), min_size=rows, max_size=rows),
+    )
+
+
+def episodes(*, most: int = 6, longest: int = 12) -> st.SearchStrategy[list[int]]:
+    """Lengths of one or more trajectories, in rows, of which the last is a successor only."""
+    return st.lists(st.integers(2, longest), min_size=1, max_size=most)
+
+
+def datasets(*, most: int = 6, longest: int = 12) -> st.SearchStrategy[OfflineRows]:
+    """`numbered_rows` of random trajectory lengths: each observation carries its row number."""
+    return episodes(most=most, longest=longest).map(numbered_rows)
+
+
+def configurations(
+    *makes: Callable[..., AbstractArchitecture],
+) -> st.SearchStrategy[AbstractArchitecture]:
+    """Architectures of small sizes.
+
+    **Arguments:**
+
+    - `makes`: constructors that take `depth` and `width`; fix other fields by a partial function.
+    """
+    return st.one_of([st.builds(make, depth=depths(), width=widths()) for make in makes])
+
+
+def _number(sign: int, power: float) -> np.float32:
+    return np.float32(sign * 10.0**power)
+
+
+def _degenerate(array: np.ndarray, factors: list[float | None], others: list[int]) -> jax.Array:
+    array = array.copy()
+    for row, (factor, other) in enumerate(zip(factors, others, strict=True)):
+        if factor is not None:
+            array[row] = np.float32(factor) * array[other]
+    return jnp.asarray(np.clip(array, -1e2, 1e2))

@@ -1,0 +1,133 @@
+import multiprocessing
+import queue
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+from jaxtyping import PRNGKeyArray
+
+from architectures import unstacked
+from crlx import (
+    AbstractActor,
+    AbstractArchitecture,
+    AbstractCritic,
+    Learner,
+    OfflineRows,
+    Spec,
+    Step,
+)
+from objectives import Contrastive
+
+
+class Looped(AbstractArchitecture):
+    """Another architecture with every scan over layers replaced by a Python loop."""
+
+    inner: AbstractArchitecture
+
+    def critic(self, spec: Spec, *, key: PRNGKeyArray) -> AbstractCritic:
+        return unstacked(self.inner.critic(spec, key=key))
+
+    def actor(self, spec: Spec, *, key: PRNGKeyArray) -> AbstractActor:
+        return unstacked(self.inner.actor(spec, key=key))
+
+
+def measure(
+    architecture: AbstractArchitecture, *, batch_size: int, compilations: int, calls: int
+) -> Iterator[dict[str, float]]:
+    """Compiles and times the full contrastive update (critic, actor, Adam) on made-up rows.
+
+    Yields first the seconds of tracing and compiling, the median of `compilations`; then the
+    whole row, with the seconds of an update, the median of `calls` after one that is not
+    counted, and the bytes that the program holds at most (arguments, results and temporaries,
+    as XLA reports them).
+    """
+    learner = Learner(Contrastive(), optax.adam(3e-4))
+    rows = _rows()
+    key = jr.key(0)
+    progress = eqx.filter_jit(learner.init)(architecture, Spec(29, 8, 2), key=key)
+
+    def one(kept: Any, progress: Any) -> Any:
+        learner, rows, key = kept
+        return learner.fit(progress, rows, updates=1, batch_size=batch_size, key=key)
+
+    compiled, seconds = None, []
+    for _ in range(compilations):
+        jax.clear_caches()
+        start = time.perf_counter()
+        step = eqx.filter_jit(one, donate="all-except-first")
+        compiled = step.lower((learner, rows, key), progress).compile()
+        seconds.append(time.perf_counter() - start)
+    assert compiled is not None
+    row = {"compile_seconds": statistics.median(seconds)}
+    yield row
+    memory = compiled.compiled.memory_analysis()
+    row["peak_bytes"] = (
+        memory.temp_size_in_bytes
+        + memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+    row["seconds_per_update"], row["loss"] = _time(
+        lambda progress: compiled((learner, rows, key), progress), progress, calls
+    )
+    yield row
+
+
+def _time(step: Callable[[Any], Any], progress: Any, calls: int) -> tuple[float, float]:
+    seconds, losses = [], []
+    for _ in range(calls + 1):
+        start = time.perf_counter()
+        progress, metrics = step(progress)
+        losses.append(float(metrics["total/loss"][-1]))  # Waits for the result.
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:]), losses[-1]
+
+
+def measure_apart(
+    architecture: AbstractArchitecture, *, seconds_to_compile: float, **options: int
+) -> dict[str, float] | None:
+    """`measure` in a process of its own, so that no measurement sees another's memory or caches.
+
+    **Returns:** None where compilation, all repeats together, took longer than allowed.
+    """
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    worker = context.Process(target=_work, args=(answers, architecture, options), daemon=True)
+    worker.start()
+    try:
+        answers.get(timeout=300)  # Python and the libraries are loaded.
+        answers.get(timeout=seconds_to_compile)
+    except queue.Empty:
+        worker.kill()
+        worker.join()
+        return None
+    row = answers.get()
+    worker.join()
+    if worker.exitcode != 0 or row is None:
+        raise RuntimeError(f"The measurement of {architecture} failed; see above.")
+    return row
+
+
+def _work(answers: Any, architecture: AbstractArchitecture, options: dict[str, int]) -> None:
+    answers.put("ready")
+    try:
+        for row in measure(architecture, **options):
+            answers.put(row)
+    finally:
+        answers.put(None)
+
+
+def _rows() -> OfflineRows:
+    rng = np.random.default_rng(0)
+    observations = rng.normal(size=(20_000, 29)).astype(np.float32)
+    actions = rng.uniform(-1, 1, size=(20_000, 8)).astype(np.float32)
+    ends = np.arange(20_000) % 1000 == 999
+    steps = Step(jnp.asarray(observations), jnp.asarray(actions), jnp.asarray(observations[:, :2]))
+    return OfflineRows(steps, ends)

@@ -1,0 +1,104 @@
+"""Time and memory of one update against depth: `python experiments/benchmark_depth.py --help`."""
+
+import dataclasses
+import pathlib
+import sys
+from typing import Literal
+
+import jax
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from architectures import MLPNetworks, ResidualNetworks
+from crlx import JSON, AbstractArchitecture
+from experiments._depth import Looped, measure_apart
+from experiments._depth_plot import plot_depth
+from experiments._run_directory import provenance, write_json
+
+_COLUMNS = ("architecture", "depth", "twin", "compile_seconds", "seconds_per_update", "peak_bytes")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Trace, compile and run the full contrastive update (critic, actor, Adam), layers applied by
+    one scan and by a Python loop."""
+
+    architecture: Literal["residual", "mlp"] = "residual"
+    """Which networks."""
+    depths: tuple[int, ...] = (4, 16, 64, 256, 1024)
+    """Layers of each network."""
+    width: int = 256
+    """Size of the hidden layers."""
+    batch_size: int = 256
+    """Rows of a minibatch."""
+    repeats: int = 3
+    """Compilations (of scans; loops are compiled once) and calls, of which the median is taken."""
+    seconds_to_compile: float = 60.0
+    """A loop that takes longer to compile is left out, and so are deeper ones."""
+    out: pathlib.Path | None = None
+    """A JSON file to write; the plot goes beside it, as PNG."""
+
+    def build(self, depth: int) -> AbstractArchitecture:
+        """The networks of that depth."""
+        kinds = {"residual": ResidualNetworks, "mlp": MLPNetworks}
+        return kinds[self.architecture](depth=depth, width=self.width)
+
+
+def main(options: Options) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    rows: list[dict[str, JSON]] = []
+    loops = True
+    architectures = {depth: options.build(depth) for depth in options.depths}
+    for depth, scanned in architectures.items():
+        for twin, architecture in (("scan", scanned), ("loop", Looped(scanned))):
+            if twin == "loop" and not loops:
+                continue
+            limit = options.seconds_to_compile if twin == "loop" else 3600.0
+            found = measure_apart(
+                architecture,
+                seconds_to_compile=limit,
+                batch_size=options.batch_size,
+                compilations=1 if twin == "loop" else options.repeats,
+                calls=options.repeats,
+            )
+            if found is None:
+                loops = twin != "loop"
+                console.print(f"{twin} at depth {depth}: not compiled in {limit:g} s, left out")
+                continue
+            rows.append(
+                {"architecture": options.architecture, "depth": depth, "twin": twin, **found}
+            )
+            console.print(_line(rows[-1]))
+    console.print(_table(rows, options))
+    if options.out is not None:
+        settings = {"width": options.width, "batch_size": options.batch_size}
+        write_json(options.out, {**provenance(), "settings": settings, "rows": rows})
+        plot_depth(rows, options.out.with_suffix(".png"))
+
+
+def _line(row: dict[str, JSON]) -> str:
+    return ", ".join(f"{name} {_show(row[name])}" for name in _COLUMNS[1:])
+
+
+def _table(rows: list[dict[str, JSON]], options: Options) -> Table:
+    title = f"width {options.width}, batch {options.batch_size}, {jax.devices()[0].device_kind}"
+    table = Table(title=title)
+    for name in _COLUMNS:
+        table.add_column(name.replace("_", " "), justify="right")
+    for row in rows:
+        table.add_row(*(_show(row[name]) for name in _COLUMNS))
+    return table
+
+
+def _show(value: JSON) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Options))
+    except ValueError as error:
+        sys.exit(f"Error: {error}")

@@ -1,0 +1,25 @@
+import os
+
+import hypothesis
+import pytest
+from jaxtyping import install_import_hook
+
+# Read when jax is first imported, which tests that do not need it never do.
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
+os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
+
+# Checks shapes and types at run time, in modules imported from here on.
+install_import_hook(("crlx", "objectives", "architectures"), "beartype.beartype")
+
+hypothesis.settings.register_profile("crlx", deadline=None, derandomize=True, max_examples=25)
+hypothesis.settings.load_profile("crlx")
+
+
+@pytest.fixture
+def getkey():
+    """A new random key at every call, the same in every run."""
+    import jax.random as jr  # Not at the top, so that importing this file stays quick.
+
+    keys = map(jr.key, range(2026, 3026))
+    return lambda: next(keys)

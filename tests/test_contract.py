@@ -1,0 +1,171 @@
+"""Every implementation keeps the contract of its interface: adding one is adding a line."""
+
+import functools
+
+import jax.random as jr
+import numpy as np
+import pytest
+
+from architectures import (
+    L1,
+    Cosine,
+    Dot,
+    Encoder,
+    MLPNetworks,
+    Norm,
+    NormalizedDense,
+    Plain,
+    PlainTrunk,
+    Remat,
+    Residual,
+    ResidualNetworks,
+    ResidualTrunk,
+    ScaledDot,
+    SquaredNorm,
+    dense,
+    fan_average_uniform,
+    stacked,
+)
+from crlx import (
+    Anywhere,
+    ClippedGeometric,
+    Current,
+    Final,
+    Geometric,
+    Mixture,
+    Offline,
+    Spec,
+    Uniform,
+    Windowed,
+)
+from crlx.testing import (
+    check_architecture,
+    check_block,
+    check_encoder,
+    check_energy,
+    check_hindsight,
+    check_objective,
+    check_relabel,
+    check_rows,
+    check_source,
+    check_term_gradients,
+    random_rows,
+)
+from objectives import (
+    AWR,
+    DDPGBC,
+    GCBC,
+    Backward,
+    Binary,
+    Contrastive,
+    Forward,
+    MaxEntropy,
+    Symmetric,
+)
+
+SPEC = Spec(3, 2, 2)
+MLP = MLPNetworks(depth=1, width=8, dim=4)
+RESIDUAL = ResidualNetworks(depth=4, width=8, dim=4)
+SQUASHED = ResidualNetworks(depth=4, width=8, dim=4, squashed=True, learn_scale=True)
+
+CRITIC = {"critic/loss": {"critic"}}
+ACTOR = {"actor/loss": {"actor"}}
+TEMPERED = {"actor/loss": {"actor", "actor_term"}}
+VALUE = {"value/loss": {"value"}}
+
+# Objective, architecture, and which term trains which fields.
+OBJECTIVES = {
+    "forward": (Contrastive(Forward(), DDPGBC()), RESIDUAL, CRITIC | ACTOR),
+    "backward": (Contrastive(Backward(), AWR()), MLP, CRITIC | VALUE | ACTOR),
+    "symmetric": (Contrastive(Symmetric(), MaxEntropy()), MLP, CRITIC | TEMPERED),
+    "binary": (Contrastive(Binary(), DDPGBC(), ensemble=2), MLP, CRITIC | ACTOR),
+    "paper": (Contrastive(Forward(), MaxEntropy()), SQUASHED, CRITIC | TEMPERED),
+    "gcbc": (GCBC(), MLP, ACTOR),
+}
+# Strategies, and whether their goals come from the row's own trajectory.
+HINDSIGHTS = {
+    "geometric": (Geometric(), True),
+    "geometric far": (Geometric(0.9999), True),
+    "clipped": (ClippedGeometric(), True),
+    "uniform": (Uniform(), True),
+    "current": (Current(), True),
+    "final": (Final(), True),
+    "windowed": (Windowed(Geometric(), 50), True),
+    "anywhere": (Anywhere(), False),
+    "mixture": (Mixture((Current(), Uniform(), Anywhere()), (0.2, 0.5, 0.3)), False),
+}
+BLOCKS = {
+    "residual": functools.partial(Residual, 8),
+    "plain": functools.partial(Plain, 8, normalize=False, initializer=fan_average_uniform()),
+    "normalized": functools.partial(Plain, 8, normalize=True, initializer=fan_average_uniform()),
+    "dense": functools.partial(NormalizedDense, 8, 8),
+}
+ENCODERS = {
+    "residual": lambda key: ResidualTrunk(3, 8, 8, remat=Remat.BLOCK, unroll=1, key=key),
+    "plain": lambda key: PlainTrunk(3, 8, 3, normalize=True, remat=Remat.NONE, unroll=2, key=key),
+    "dense": lambda key: NormalizedDense(3, 8, key=key),
+    "stacked": lambda key: stacked(BLOCKS["residual"], 2, key=key),
+    "sequential": lambda key: stacked(BLOCKS["plain"], 2, key=key).unstack(),
+    "encoder": lambda key: Encoder(
+        NormalizedDense(3, 8, key=key), dense(8, 4, fan_average_uniform(), key=key)
+    ),
+}
+ENERGIES = (Norm(), SquaredNorm(), L1(), Dot(), ScaledDot(), Cosine())
+ARCHITECTURES = {"residual": RESIDUAL, "squashed": SQUASHED, "mlp": MLP}
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return random_rows(SPEC, [40, 2, 60, 7, 91], key=jr.key(0))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_objective(name, rows, getkey):
+    objective, architecture, _ = OBJECTIVES[name]
+    check_objective(objective, architecture, SPEC, rows, key=getkey())
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_terms_train_their_own_fields(name, rows, getkey):
+    objective, architecture, terms = OBJECTIVES[name]
+    params, state = objective.init(architecture, SPEC, key=getkey())
+    batch = objective.relabel(rows, rows.draw(6, key=getkey()), key=getkey())
+    check_term_gradients(objective, params, state, batch, terms=terms, key=getkey())
+
+
+@pytest.mark.parametrize("name", HINDSIGHTS)
+def test_hindsight(name, rows, getkey):
+    hindsight, own = HINDSIGHTS[name]
+    check_hindsight(hindsight, own_trajectory=own, key=getkey())
+    for objective in (GCBC(hindsight), Contrastive(goals=hindsight, actor_goals=hindsight)):
+        check_relabel(objective, rows, own_trajectory=own, key=getkey())
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_block(name, getkey):
+    check_block(BLOCKS[name], 8, key=getkey())
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoder(name, getkey):
+    check_encoder(
+        ENCODERS[name](getkey()), 8 if name in ("stacked", "sequential") else 3, key=getkey()
+    )
+
+
+@pytest.mark.parametrize("energy", ENERGIES, ids=lambda e: type(e).__name__)
+def test_energy(energy, getkey):
+    check_energy(energy, key=getkey())
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_architecture(name, getkey):
+    check_architecture(ARCHITECTURES[name], SPEC, key=getkey())
+
+
+def test_source(rows, getkey):
+    check_source(Offline(rows), MLP.actor(SPEC, key=getkey()), key=getkey())
+
+
+def test_rows(rows, getkey):
+    check_rows(rows, np.setdiff1d(np.arange(200), [39, 41, 101, 108, 199]), key=getkey())

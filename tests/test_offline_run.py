@@ -1,0 +1,237 @@
+"""The offline experiment as a user runs it, on a small dataset."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import equinox as eqx
+import numpy as np
+import pytest
+
+from crlx import load_policy
+from crlx.envs.ogbench import collect
+from experiments._options import parse
+from experiments._stop import Stopped
+from experiments._trainer import Diverged
+from experiments.offline_ogbench import main
+
+ROOT = pathlib.Path(__file__).parents[1]
+DATASET = "pointmaze-medium-navigate-local"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return collect(DATASET, tmp_path_factory.mktemp("data"), episodes=20, length=200)
+
+
+def _flags(data, out, *more):
+    small = ["--steps", "40", "--eval-every", "20", "--batch-size", "16", "--width", "8"]
+    places = ["--dataset-path", str(data), "--out", str(out), "--no-aim"]
+    return [*small, "--episodes", "1", *places, *more]
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    """A run that nothing interrupted."""
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    main(parse(_flags(data, out)))
+    return out
+
+
+def _lines(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def _parameters(out):
+    return eqx.filter(load_policy(out).actor, eqx.is_array)
+
+
+def test_a_run_writes_all_that_it_promises(finished):
+    results = json.loads((finished / "results.json").read_text())
+    assert {"config", "versions", "commit", "device", "compile_seconds"} <= results.keys()
+    assert results["updates_per_second"] > 0
+    assert [e["step"] for e in results["evaluations"]] == [20, 40]
+    for evaluation in results["evaluations"]:
+        assert len(evaluation["tasks"]) == 5
+        assert np.isclose(evaluation["overall_success"], np.mean([*evaluation["tasks"].values()]))
+    scores = [e["overall_success"] for e in results["evaluations"]]
+    assert np.isclose(results["overall_success"], np.mean(scores))
+    for picture in ("curve.png", "trajectories.png"):
+        assert (finished / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_metrics_are_one_line_per_chunk_and_evaluation(finished):
+    lines = _lines(finished)
+    assert lines[0]["event"] == "start"
+    assert lines[-1]["event"] == "end"
+    trained = [line for line in lines if "critic/loss" in line]
+    assert trained[-1]["step"] == 40
+    assert {"actor/loss", "critic/categorical_accuracy", "grad_norm/critic"} <= trained[-1].keys()
+    assert sum(line.get("event") == "evaluation" for line in lines) == 2
+
+
+def test_the_policy_loads_and_acts(finished):
+    policy = load_policy(finished)
+    one = policy.act(np.zeros(2), np.ones(2))
+    many = policy.act(np.zeros((3, 2)), np.ones((3, 2)))
+    assert one.shape == (2,)
+    assert many.shape == (3, 2)
+    assert np.allclose(many, one, atol=1e-6)
+    assert np.all(np.abs(policy.act(np.full(2, 1e3), np.zeros(2))) <= 1)
+    with pytest.raises(ValueError, match="observations of 2 numbers"):
+        policy.act(np.zeros(3), np.zeros(2))
+    with pytest.raises(ValueError, match="one goal for each"):
+        policy.act(np.zeros((3, 2)), np.zeros((2, 2)))
+
+
+def test_a_directory_without_a_run_has_no_policy(tmp_path):
+    with pytest.raises(ValueError, match="holds no run"):
+        load_policy(tmp_path)
+
+
+def _start(flags):
+    command = [sys.executable, str(ROOT / "experiments" / "offline_ogbench.py"), *flags]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def _wait_for_evaluation(process, out):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        checkpoints = out / "checkpoints"
+        if checkpoints.exists() and any(p.name.isdigit() for p in checkpoints.iterdir()):
+            return
+        time.sleep(0.02)
+    pytest.fail(f"no checkpoint: {process.communicate()[1]}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_was_stopped_and_resumed_ends_the_same(data, finished, tmp_path, number):
+    out = tmp_path / "run"
+    process = _start(_flags(data, out))
+    _wait_for_evaluation(process, out)
+    process.send_signal(number)
+    message = process.communicate(timeout=60)[1]
+    if number != signal.SIGKILL:
+        assert process.returncode == 128 + number, message
+        assert "everything is saved" in message
+    assert not (out / "results.json").exists()
+    main(parse(["--resume", "--out", str(out)]))
+    assert eqx.tree_equal(_parameters(out), _parameters(finished))
+    before, after = (json.loads((d / "results.json").read_text()) for d in (finished, out))
+    assert before["evaluations"] == after["evaluations"]
+
+
+def test_a_damaged_checkpoint_costs_only_time(data, finished, tmp_path, caplog):
+    out = tmp_path / "run"
+    main(parse(_flags(data, out)))
+    for file in (out / "checkpoints" / "40" / "params" / "d").iterdir():
+        file.write_bytes(b"")
+    main(parse(["--resume", "--out", str(out)]))
+    assert "checkpoint of step 40 cannot be read" in caplog.text
+    assert eqx.tree_equal(_parameters(out), _parameters(finished))
+
+
+def test_cloning_runs_without_a_critic(data, tmp_path):
+    flags = _flags(data, tmp_path / "run", "--objective", "gcbc", "--architecture", "mlp")
+    main(parse(flags))
+    trained = [line for line in _lines(tmp_path / "run") if "actor/loss" in line]
+    assert trained
+    assert not any(name.startswith("critic/") for name in trained[-1])
+
+
+def test_another_configuration_is_not_resumed(finished):
+    with pytest.raises(ValueError, match=r"batch_size: 16 → 32"):
+        main(parse(["--resume", "--out", str(finished), "--batch-size", "32"]))
+
+
+def test_another_objective_is_not_resumed(finished):
+    with pytest.raises(ValueError, match=r'objective_name: "infonce" → "gcbc"'):
+        main(parse(["--resume", "--out", str(finished), "--objective", "gcbc"]))
+
+
+def test_a_directory_with_a_run_is_not_overwritten(data, finished):
+    before = sorted((p, p.stat().st_mtime_ns) for p in finished.rglob("*") if p.is_file())
+    with pytest.raises(ValueError, match="holds another run"):
+        main(parse(_flags(data, finished)))
+    assert before == sorted((p, p.stat().st_mtime_ns) for p in finished.rglob("*") if p.is_file())
+
+
+def test_there_must_be_something_to_resume(tmp_path):
+    with pytest.raises(ValueError, match=r"config\.json cannot be read"):
+        parse(["--resume", "--out", str(tmp_path)])
+    with pytest.raises(ValueError, match="name its folder"):
+        parse(["--resume"])
+
+
+def test_a_place_that_cannot_be_written_is_refused_at_once(data, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="Cannot write to"):
+        main(parse(_flags(data, tmp_path / "file" / "run")))
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(data, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(Diverged, match=r"Step \d+: .*not finite") as caught:
+        main(parse(_flags(data, out, "--learning-rate", "1e30")))
+    assert "learning-rate" in str(caught.value)
+    assert not (out / "results.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--dataset", "pointmaze-medum-navigate-local"], "pointmaze-medium-navigate-local"),
+        (["--objective", "infonse"], "did you mean 'infonce'"),
+        (["--architecture", "residul"], "did you mean 'residual'"),
+        (["--energy", "norn"], "did you mean 'norm'"),
+        (["--actor", "ddpg"], "did you mean 'ddpgbc'"),
+        (["--depth", "6"], "multiple of 4"),
+        (["--width", "0"], "must be positive"),
+        (["--architecture", "mlp", "--depth", "0"], "1 or more"),
+    ],
+)
+def test_impossible_parts_are_refused(flags, message):
+    with pytest.raises(ValueError, match=message):
+        parse(flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--steps", "0"], "--steps must be positive"),
+        (["--steps", "-5"], "--steps must be positive"),
+        (["--batch-size", "0"], "--batch-size must be positive"),
+        (["--episodes", "0"], "--episodes must be positive"),
+        (["--learning-rate", "0"], "--learning-rate must be positive"),
+        (["--steps", "100", "--eval-every", "30"], "Use 25"),
+    ],
+)
+def test_impossible_numbers_are_refused(flags, message, capsys):
+    with pytest.raises(SystemExit):
+        parse(flags)
+    printed = " ".join(capsys.readouterr().err.replace("│", "").split())
+    assert message in printed
+
+
+def test_help_names_the_settings_of_the_dataset(capsys):
+    with pytest.raises(SystemExit):
+        parse(["--help", "--dataset", "antmaze-giant-navigate-v0"])
+    printed = " ".join(capsys.readouterr().out.replace("│", "").split())
+    assert "--objective.actor.alpha FLOAT Weight of cloning. (default: 0.1)" in printed
+    assert "--objective.goals.discount FLOAT" in printed
+    assert "(default: 0.995)" in printed
+
+
+def test_nested_fields_are_flags():
+    options = parse(["--objective.actor.alpha", "0.7", "--architecture.dim", "5"])
+    assert options.objective.actor.alpha == 0.7
+    assert options.architecture.dim == 5
+
+
+def test_stopping_tells_the_shell():
+    assert Stopped(signal.SIGTERM, "").exit_code == 143
