@@ -82,9 +82,7 @@ class GaussianActor(AbstractActor):
     goal_units: Affine
     std: float = 1.0
 
-    def __call__(
-        self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]
-    ) -> Gaussian:
+    def __call__(self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]) -> Gaussian:
         x = jnp.concatenate([self.observation_units(observation), self.goal_units(goal)])
         mean = self.mean(self.trunk(x))
         return Gaussian(mean, jnp.full_like(mean, math.log(self.std)))

@@ -1,3 +1,5 @@
+from typing import Literal
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -18,7 +20,7 @@ def fan_average_uniform(scale: float = 1.0) -> Initializer:
     return _variance_scaling(scale, "fan_avg")
 
 
-def _variance_scaling(scale: float, mode: str) -> Initializer:
+def _variance_scaling(scale: float, mode: Literal["fan_in", "fan_avg"]) -> Initializer:
     # Equinox stores weights as [out, in].
     return jax.nn.initializers.variance_scaling(scale, mode, "uniform", in_axis=1, out_axis=0)
 

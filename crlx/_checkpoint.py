@@ -15,7 +15,6 @@ from ._config import JSON
 log = logging.getLogger(__name__)
 
 
-
 class Restored(eqx.Module):
     """What a checkpoint held: its step, its trees and its note."""
 

@@ -104,15 +104,14 @@ class Learner(eqx.Module, Generic[Params, State, Batch]):
     ) -> Metrics:
         """The objective's metrics on other rows (a validation set), averaged over minibatches."""
 
-        def one(_: None, key: PRNGKeyArray):
+        def one(key: PRNGKeyArray) -> Metrics:
             dkey, rkey, lkey = jr.split(key, 3)
             index = rows.draw(batch_size, key=dkey)
             batch = self.objective.relabel(rows, index, key=rkey)
             _, metrics = self.objective.loss(progress.params, progress.state, batch, key=lkey)
-            return None, metrics
+            return metrics
 
-        _, metrics = jax.lax.scan(one, None, jr.split(key, batches))
-        return jax.tree.map(jnp.mean, metrics)
+        return jax.tree.map(jnp.mean, jax.lax.map(one, jr.split(key, batches)))
 
 
 def scan_module(

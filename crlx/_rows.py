@@ -50,10 +50,12 @@ class OfflineRows(AbstractRows):
     def __init__(self, steps: Step, terminals: np.ndarray):
         """**Arguments:**
 
-        - `steps`: the rows.
+        - `steps`: the rows, as NumPy or JAX arrays.
         - `terminals`: `[rows]`, true on the final row of each episode.
         """
-        steps = jax.tree.map(jnp.asarray, steps)
+        # One array that serves twice, as where goals are observations, is stored once.
+        stored = {id(x): jnp.asarray(x) for x in jax.tree.leaves(steps)}
+        steps = jax.tree.map(lambda x: stored[id(x)], steps)
         terminals = np.asarray(terminals, bool)
         _check(steps, terminals)
         final = np.flatnonzero(terminals)

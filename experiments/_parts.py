@@ -33,8 +33,6 @@ ARCHITECTURES: Mapping[str, Callable[[], AbstractArchitecture]] = {
 }
 
 
-
-
 def choose(kind: str, name: str, choices: Mapping[str, T]) -> T:
     """The choice of that name; an unknown one is refused with the nearest."""
     if name in choices:

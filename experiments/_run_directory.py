@@ -7,6 +7,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 
@@ -111,6 +112,7 @@ def provenance() -> dict[str, JSON]:
     """Versions, commit and device, as `results.json` records them."""
     versions: dict[str, JSON] = {name: _version(name) for name in _PACKAGES}
     device = jax.devices()[0]
+    settings: Any = jax.config
     return {
         "versions": {"python": platform.python_version(), **versions},
         "commit": _commit(),
@@ -120,7 +122,7 @@ def provenance() -> dict[str, JSON]:
                 "kind": device.device_kind,
                 "count": jax.device_count(),
                 "cpu_count": os.cpu_count(),
-                "matmul_precision": jax.config.jax_default_matmul_precision,
+                "matmul_precision": settings.jax_default_matmul_precision,
             }
         ),
     }

@@ -1,7 +1,7 @@
 import math
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import equinox as eqx
 import jax
@@ -23,6 +23,7 @@ from crlx import (
 )
 from crlx.envs.ogbench import Evaluation, EvaluationStopped, Evaluator
 
+from ._compile import compile_ahead
 from ._options import divisors
 from ._plots import plot_curve, plot_trajectories
 from ._reporter import Reporter
@@ -123,10 +124,9 @@ class Trainer:
         kept = (self._task.learner, self._task.source, self._key)
         if self._compiled is None:
             self._reporter.say("Compiling ...")
-            start = time.perf_counter()
-            step = eqx.filter_jit(self._chunk_of_updates, donate="all-except-first")
-            self._compiled = step.lower(kept, self._progress).compile()
-            self.compile_seconds = time.perf_counter() - start
+            self._compiled, self.compile_seconds = compile_ahead(
+                self._chunk_of_updates, kept, self._progress
+            )
         before, start = self._step, time.perf_counter()
         self._progress, metrics = self._compiled(kept, self._progress)
         metrics = {name: np.ravel(values) for name, values in jax.device_get(metrics).items()}
@@ -232,7 +232,7 @@ class Trainer:
         state, opt_state, step, key = found.items["rest"]
         return Progress(found.items["params"], state, opt_state, step), key
 
-    def _leave(self) -> None:
+    def _leave(self) -> NoReturn:
         self._save()
         self._checkpoints.wait()
         assert self._stop.signal is not None

@@ -1,6 +1,6 @@
 import abc
 from collections.abc import Callable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import equinox as eqx
 import jax
@@ -9,6 +9,11 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from crlx import AbstractActor, AbstractDistribution, Metrics
+
+if TYPE_CHECKING:
+    from typing import ClassVar as AbstractClassVar  # What type checkers take it for.
+else:
+    from equinox import AbstractClassVar
 
 Score = Callable[[Float[Array, "batch act"]], Float[Array, " batch"]]
 
@@ -28,8 +33,8 @@ class AbstractActorTerm(eqx.Module):
     refuses the term when it is built.
     """
 
-    needs_score: eqx.AbstractClassVar[bool]
-    needs_advantage: eqx.AbstractClassVar[bool]
+    needs_score: AbstractClassVar[bool]
+    needs_advantage: AbstractClassVar[bool]
 
     @abc.abstractmethod
     def init(self, action_size: int) -> PyTree:

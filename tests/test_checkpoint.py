@@ -102,7 +102,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path, learner, caplog
 def test_if_all_are_damaged_nothing_is_made_up(tmp_path, learner):
     _write(tmp_path, learner, (2,))
     _truncate(_chunk(tmp_path))
-    with pytest.raises(ValueError, match="No checkpoint in .* can be read: step 2"):
+    with pytest.raises(ValueError, match=r"No checkpoint in .* can be read: step 2"):
         _read(tmp_path, learner)
 
 

@@ -36,14 +36,10 @@ def oracle():
 
 
 def still(observations, goals):
-    return np.zeros((len(observations), 2), np.float32)
+    return np.zeros_like(observations)
 
 
-def evaluate(evaluator: Evaluator, policy: _evaluator.Policy, step: int):
-    evaluator(policy, step=step)
-
-
-def evaluate_briefly(evaluator: Evaluator, policy: _evaluator.Policy, step: int):
+def evaluate_briefly(evaluator: Evaluator, policy: _evaluator.Policy, *, step: int):
     """Fifty time steps, most of which start no episode."""
     calls = itertools.count()
     with pytest.raises(EvaluationStopped):
@@ -52,7 +48,6 @@ def evaluate_briefly(evaluator: Evaluator, policy: _evaluator.Policy, step: int)
 
 def assert_same(one: Evaluation, other: Evaluation):
     assert one.tasks == other.tasks
-    assert len(one.episodes) == len(other.episodes)
     for a, b in zip(one.episodes, other.episodes, strict=True):
         assert (a.task, a.success) == (b.task, b.success)
         np.testing.assert_array_equal(a.start, b.start)
@@ -96,7 +91,7 @@ def test_equal_seeds_give_equal_episodes_and_others_do_not(medium, oracle):
     fresh = Evaluator(MEDIUM, episodes=2, num_envs=2)
     assert_same(first, fresh(oracle, step=3))
     starts = {tuple(episode.start) for episode in first.episodes}
-    assert len(starts) == len(first.episodes)
+    assert len(starts) == 10
     for other in (medium(oracle, step=4), Evaluator(MEDIUM, episodes=2, seed=1)(oracle, step=3)):
         assert starts.isdisjoint(tuple(episode.start) for episode in other.episodes)
 
@@ -144,7 +139,7 @@ def test_a_jitted_policy_is_traced_once(medium):
         return jnp.tanh(goals - observations)
 
     for step in (0, 1):
-        evaluate_briefly(medium, policy, step)
+        evaluate_briefly(medium, policy, step=step)
     assert traces == 1
 
 
@@ -180,7 +175,7 @@ def test_environments_are_built_once_and_when_needed(monkeypatch, oracle):
     assert len(built) == 3 + 5
 
 
-@pytest.mark.parametrize("run", [evaluate, evaluate_briefly])
+@pytest.mark.parametrize("run", [Evaluator.__call__, evaluate_briefly])
 def test_numpys_global_generator_is_left_alone(medium, oracle, run):
     np.random.seed(7)  # noqa: NPY002
     np.random.standard_normal()  # noqa: NPY002 (keeps the second of a pair for later)
@@ -188,7 +183,7 @@ def test_numpys_global_generator_is_left_alone(medium, oracle, run):
     before = np.random.get_state(legacy=False)  # noqa: NPY002
     expected = np.random.standard_normal(3)  # noqa: NPY002
     np.random.set_state(before)  # noqa: NPY002
-    run(medium, oracle, 0)
+    run(medium, oracle, step=0)
     Evaluator(TELEPORT, episodes=1, num_envs=1)
     assert np.random.get_bit_generator() is generator
     np.testing.assert_array_equal(np.random.standard_normal(3), expected)  # noqa: NPY002
@@ -201,65 +196,54 @@ def test_a_policy_that_draws_from_numpy_keeps_its_own_stream(medium):
 
     draws: list[float] = []
     np.random.seed(7)  # noqa: NPY002
-    evaluate_briefly(medium, policy, 0)
+    evaluate_briefly(medium, policy, step=0)
     np.random.seed(7)  # noqa: NPY002
     np.testing.assert_array_equal(draws, np.random.uniform(size=len(draws)))  # noqa: NPY002
 
 
 def test_stopping_raises_at_once_and_does_no_harm(medium, oracle):
-    asked, acted = [], []
-
-    def stop():
-        asked.append(None)
-        return len(asked) > 30
+    calls = 0
 
     def policy(observations, goals):
-        acted.append(None)
+        nonlocal calls
+        calls += 1
         return oracle(observations, goals)
 
     expected = medium(oracle, step=0)
     with pytest.raises(EvaluationStopped):
-        medium(policy, step=0, stop=stop)
-    assert (len(asked), len(acted)) == (31, 30)
+        medium(policy, step=0, stop=lambda: calls == 30)
+    assert calls == 30
     assert_same(expected, medium(oracle, step=0))
 
 
 def test_progress_counts_up_to_all_episodes(medium, oracle):
     calls = []
     medium(oracle, step=0, progress=lambda done, total: calls.append((done, total)))
-    done = [done for done, _ in calls]
-    assert done == sorted(set(done))
-    assert done[0] > 0
+    assert calls == sorted(set(calls))
+    assert calls[0][0] > 0
     assert calls[-1] == (10, 10)
-    assert {total for _, total in calls} == {10}
 
 
 @pytest.mark.parametrize(
-    "name", ("pointmaze-tiny-navigate-v0", "pointmaze-medium-navigate-v9", "pointmaze", "")
+    ("name", "reason"),
+    [
+        ("pointmaze-tiny-navigate-v0", "such as 'pointmaze-medium-navigate-v0'"),
+        ("pointmaze-medium-navigate-v9", "such as 'pointmaze-medium-navigate-v0'"),
+        ("", "such as 'pointmaze-medium-navigate-v0'"),
+        ("visual-antmaze-medium-navigate-v0", "cannot be evaluated"),
+        ("powderworld-easy-play-v0", "cannot be evaluated"),
+        ("pointmaze-medium-navigate-singletask-v0", "cannot be evaluated"),
+    ],
 )
-def test_unknown_environments_are_refused(name):
-    with pytest.raises(ValueError, match="pointmaze-medium-navigate-v0"):
+def test_other_environments_are_refused(name, reason):
+    with pytest.raises(ValueError, match=reason):
         Evaluator(name)
 
 
-@pytest.mark.parametrize(
-    "name",
-    (
-        "visual-antmaze-medium-navigate-v0",
-        "powderworld-easy-play-v0",
-        "pointmaze-medium-navigate-singletask-v0",
-    ),
-)
-def test_environments_of_another_kind_are_refused(name):
-    with pytest.raises(ValueError, match="cannot be evaluated"):
-        Evaluator(name)
-
-
-def test_evaluations_of_nothing_are_refused():
+@pytest.mark.parametrize("numbers", [{"episodes": 0}, {"num_envs": 0}])
+def test_evaluations_of_nothing_are_refused(numbers):
     with pytest.raises(ValueError, match="at least one"):
-        Evaluator(MEDIUM, episodes=0)
-    with pytest.raises(ValueError, match="at least one"):
-        Evaluator(MEDIUM, num_envs=0)
+        Evaluator(MEDIUM, **numbers)
 
 
 def test_impossible_actions_are_refused(medium):
@@ -277,7 +261,7 @@ def test_rows_without_an_episode_may_hold_anything(oracle):
         actions[:5] = oracle(observations[:5], goals[:5])
         return actions
 
-    # Five episodes in six rows; rows also fall idle one by one, and the oracle still acts there.
+    # Five episodes in six rows, one of which is never used.
     assert evaluator(policy, step=0).overall_success == 1.0
 
 
@@ -289,13 +273,7 @@ def test_manipulation_repeats_exactly_too():
     assert (one.observation_size, one.action_size, one.goal_size) == (28, 5, 28)
     assert one.maze is None
     evaluation = one(push, step=2)
-    assert list(evaluation.tasks) == [
-        "task1_horizontal",
-        "task2_vertical1",
-        "task3_vertical2",
-        "task4_diagonal1",
-        "task5_diagonal2",
-    ]
+    assert list(evaluation.tasks)[:2] == ["task1_horizontal", "task2_vertical1"]
     assert all(episode.path is None for episode in evaluation.episodes)
     # Goals show actions from an action space that could not be seeded from outside.
     assert_same(evaluation, Evaluator(CUBE, episodes=1, num_envs=2)(push, step=2))
@@ -308,15 +286,14 @@ def test_oracle_goals_have_their_own_size():
 
 def test_a_maze_knows_its_cells(medium):
     maze = medium.maze
-    assert maze.walls.shape == (8, 8)
-    assert int((~maze.walls).sum()) == 26
+    assert (maze.walls.shape, int((~maze.walls).sum())) == ((8, 8), 26)
     assert maze.cell_centre(1, 1) == (0.0, 0.0)
     assert maze.cell_centre(2, 6) == (20.0, 4.0)
     assert maze.tolerance == 1.0
     bare = medium._envs[0].unwrapped
     for xy in np.random.default_rng(0).uniform(-4, 24, (200, 2)):
-        assert maze.cell_of(*xy) == bare.xy_to_ij(xy)
-    for cell in itertools.product(range(8), range(8)):
-        assert maze.cell_of(*maze.cell_centre(*cell)) == cell
+        i, j = maze.cell_of(*xy)
+        assert (i, j) == bare.xy_to_ij(xy)
+        assert maze.cell_of(*maze.cell_centre(i, j)) == (i, j)
     # Not truncated towards zero, as the environment does it, outside the grid.
     assert maze.cell_of(-7.0, -11.0) == (-2, -1)

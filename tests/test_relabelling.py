@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from crlx import Final, OfflineRows, Step, Uniform
-from objectives import GCBC, Contrastive
+from objectives import Contrastive
 
 LAST = np.array([4, 4, 4, 8, 8, 4])  # Of the trajectories of the rows that are drawn.
 
@@ -38,11 +38,3 @@ def test_contrastive_relabels_by_index(actor_goals):
         assert np.all(actor_goals_drawn == LAST)
     else:  # Shared, or drawn apart.
         assert np.all(actor_goals_drawn == goals) == (actor_goals is None)
-
-
-def test_gcbc_relabels_by_index():
-    rows, index = episodes()
-    batch = eqx.filter_jit(GCBC(Final()).relabel)(rows, index, key=jr.key(0))
-    np.testing.assert_array_equal(batch.observation[:, 0], index)
-    np.testing.assert_array_equal(batch.action[:, 0] - 100, index)
-    np.testing.assert_array_equal(batch.goal[:, 0] - 200, LAST)

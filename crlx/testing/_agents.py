@@ -133,12 +133,14 @@ def check_architecture(
         )
         pairs = zip(named_arrays(first), named_arrays(other), strict=True)
         require(any(np.any(a != b) for (_, a), (_, b) in pairs), "Pass `key` on: two agree.")
-        several = eqx.filter_vmap(lambda k, make=make: make(plain, key=k))(jnp.stack([ckey, akey]))
-        arrays = jax.tree.map(lambda x: x[0], eqx.filter(several, eqx.is_array))
-        expected = eqx.filter(first, eqx.is_array)
-        require_close(arrays, expected, "Built under `vmap` and singly: ")
         for name, leaf in named_arrays(first):
             require(leaf.dtype == np.float32, f"{name} is {leaf.dtype}; use float32.")
+    several = eqx.filter_vmap(lambda key: architecture.critic(plain, key=key))(
+        jnp.stack([ckey, akey])
+    )
+    arrays = jax.tree.map(lambda x: x[0], eqx.filter(several, eqx.is_array))
+    expected = eqx.filter(architecture.critic(plain, key=ckey), eqx.is_array)
+    require_close(arrays, expected, "A critic built under `vmap` and singly: ")
     _check_units(architecture, plain, key=bkey)
 
 

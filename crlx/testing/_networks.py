@@ -96,7 +96,8 @@ def check_energy(energy: AbstractEnergy, *, dim: int = 8, key: PRNGKeyArray) -> 
     rights = jnp.stack([a, zero, b, zero, 2 * a, -a, a * (1 + 1e-6), b, zero, b])
     names += ("generic", "tiny", "large")
     gradient = eqx.filter_value_and_grad(lambda pair, energy: energy(*pair))
-    values, slopes = eqx.filter_jit(jax.vmap(gradient, (0, None)))((lefts, rights), energy)
+    table = eqx.filter_vmap(gradient, in_axes=(0, None))
+    values, slopes = eqx.filter_jit(table)((lefts, rights), energy)
     for i, name in enumerate(names):
         at = jax.tree.map(lambda leaf, i=i: leaf[i], (values, slopes))
         require_finite(at, f"Value and gradient of the energy, embeddings {name}: ")

@@ -111,9 +111,10 @@ class Evaluator:
         with _numpy_untouched():
             self._envs = [_make(environment)]
             observation, info = self._envs[0].reset(options={"task_id": 1})
-        space: Any = self._envs[0].action_space
+        bare: Any = self._envs[0].unwrapped
+        self._tasks: list[str] = [task["task_name"] for task in bare.task_infos]
         self.observation_size = len(observation)
-        self.action_size: int = space.shape[0]
+        self.action_size: int = bare.action_space.shape[0]
         self.goal_size = len(info["goal"])
         self.maze = Maze.of(self._envs[0])
         most = 50 if self.maze is not None else 8
@@ -142,38 +143,31 @@ class Evaluator:
 
         The success of every task, and the episodes behind it.
         """
-        bare: Any = self._envs[0].unwrapped
-        names: list[str] = [task["task_name"] for task in bare.task_infos]
-        queue = collections.deque(itertools.product(range(self._episodes), range(len(names))))
+        tasks = range(len(self._tasks))
+        queue = collections.deque(itertools.product(range(self._episodes), tasks))
         total = len(queue)
         episodes: dict[tuple[int, int], Episode] = {}
         batch = _Batch(self._num_envs, self.observation_size, self.goal_size)
-        with _numpy_untouched():
-            self._fill(batch, queue, step)
+        self._fill(batch, queue, step)
         while batch.running:
             if stop():
                 raise EvaluationStopped(f"Stopped after {len(episodes)} of {total} episodes.")
-            actions = batch.act(policy, self.action_size)
-            with _numpy_untouched():
-                ended = batch.step(actions)
-                self._fill(batch, queue, step)
+            ended = batch.step(batch.act(policy, self.action_size))
             for running, success in ended:
-                episode = running.record(names[running.task], success, self.maze is not None)
+                episode = running.record(self._tasks[running.task], success, self.maze is not None)
                 episodes[running.task, running.number] = episode
+            self._fill(batch, queue, step)
             if progress is not None and ended:
                 progress(len(episodes), total)
-        tasks = {
-            name: sum(episodes[task, i].success for i in range(self._episodes)) / self._episodes
-            for task, name in enumerate(names)
-        }
-        return Evaluation(step, tasks, [episodes[key] for key in sorted(episodes)])
+        return _summary(step, [episodes[key] for key in sorted(episodes)])
 
     def _fill(self, batch: "_Batch", queue: "collections.deque[tuple[int, int]]", step: int):
         """Lets every environment without an episode take the next of the queue."""
-        for row in range(self._num_envs):
-            if not queue:
-                return
-            if row not in batch.running:
+        free = [row for row in range(self._num_envs) if row not in batch.running][: len(queue)]
+        if not free:
+            return
+        with _numpy_untouched():
+            for row in free:
                 if row == len(self._envs):
                     self._envs.append(_make(self._environment))
                 number, task = queue.popleft()
@@ -242,12 +236,21 @@ class _Batch:
     def step(self, actions: np.ndarray) -> list[tuple[_Running, float]]:
         """Acts once in every running episode; returns those that ended, with their success."""
         ended = []
-        for row, episode in list(self.running.items()):
-            success = episode.step(actions[row])
-            self.observations[row] = episode.observations[-1]
-            if success is not None:
-                ended.append((self.running.pop(row), success))
+        with _numpy_untouched():
+            for row, episode in list(self.running.items()):
+                success = episode.step(actions[row])
+                self.observations[row] = episode.observations[-1]
+                if success is not None:
+                    ended.append((self.running.pop(row), success))
         return ended
+
+
+def _summary(step: int, episodes: list[Episode]) -> Evaluation:
+    successes: dict[str, list[float]] = {}
+    for episode in episodes:
+        successes.setdefault(episode.task, []).append(episode.success)
+    tasks = {task: sum(values) / len(values) for task, values in successes.items()}
+    return Evaluation(step, tasks, episodes)
 
 
 def _make(name: str) -> gymnasium.Env:

@@ -1,0 +1,33 @@
+"""The README's examples, run as they stand there."""
+
+import pathlib
+import re
+
+import pytest
+
+from crlx.envs.ogbench import collect
+
+README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+DATASET = "pointmaze-medium-navigate-local"
+
+
+def test_the_variant_composed_in_the_readme_learns(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    collect(DATASET, tmp_path / "data" / "ogbench")
+    found = {}
+    exec(compile(BLOCKS[0], "README.md", "exec"), found)
+    losses = found["history"]["critic/loss"]
+    assert losses[-20:].mean() < 0.5 * losses[:20].mean()
+    assert found["progress"].step == 300
+
+
+def test_the_variant_takes_less_than_forty_lines():
+    defined = BLOCKS[0].partition("class Chebyshev")[2].partition("\ndata, _ = load")[0]
+    lines = [line for line in defined.splitlines() if line.strip()]
+    assert len(lines) < 40
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\((?!https?:)([^)#]+)", README))
+def test_links_lead_somewhere(link):
+    assert (pathlib.Path(__file__).parents[1] / link).exists()
