@@ -12,8 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Patch
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from crlx.envs.ogbench._evaluator import Episode, Evaluation
-from crlx.envs.ogbench._maze import Maze
+from crlx.envs.ogbench import Episode, Evaluation, Maze
 
 Row = Mapping[str, Any]
 

@@ -7,7 +7,7 @@ import numpy as np
 import ogbench
 import pytest
 
-from crlx.envs.ogbench import _evaluator
+from crlx.envs.ogbench import _episodes
 from crlx.envs.ogbench._evaluator import Evaluation, EvaluationStopped, Evaluator
 from crlx.envs.ogbench._maze import Maze
 
@@ -39,7 +39,7 @@ def still(observations, goals):
     return np.zeros_like(observations)
 
 
-def evaluate_briefly(evaluator: Evaluator, policy: _evaluator.Policy, *, step: int):
+def evaluate_briefly(evaluator: Evaluator, policy: _episodes.Policy, *, step: int):
     """Fifty time steps, most of which start no episode."""
     calls = itertools.count()
     with pytest.raises(EvaluationStopped):
@@ -164,7 +164,7 @@ def test_environments_are_built_once_and_when_needed(monkeypatch, oracle):
         built.append(name)
         return make(name, **settings)
 
-    monkeypatch.setattr(_evaluator.ogbench, "make_env_and_datasets", counted)
+    monkeypatch.setattr(_episodes.ogbench, "make_env_and_datasets", counted)
     evaluator = Evaluator(MEDIUM, episodes=1, num_envs=3)
     assert built == [MEDIUM]
     evaluator(oracle, step=0)

@@ -5,7 +5,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from architectures import Encoder, MLPNetworks, PlainTrunk, Remat
+from architectures import MLPNetworks, PlainTrunk, Remat
 from architectures import fan_average_uniform as initializer
 from crlx import Spec
 
@@ -183,7 +183,7 @@ def test_parameter_counts_in_closed_form(depth):
 def test_layer_norm_has_the_epsilon_of_flax():
     """A layer whose inputs are small shows it."""
     critic = filled(MLPNetworks(depth=1, width=8, dim=6).critic)
-    tower: Encoder = eqx.tree_at(lambda t: t.trunk.stem.bias, critic.goal, jnp.zeros(8))
+    tower = eqx.tree_at(lambda t: t.trunk.stem.bias, critic.goal, jnp.zeros(8))
     (x,) = random(3, (3, 3))
     x = x * jnp.array([[1e-4], [1e-3], [1e-2]])
     expected = np_trunk(tower.trunk, np.float64(x), True, 1)

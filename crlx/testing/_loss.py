@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from .._learner import Progress
@@ -80,10 +81,8 @@ def _reorder(batch: PyTree, order: Int[Array, " batch"]) -> PyTree:
 def perturb(params: Params, *, key: PRNGKeyArray) -> Params:
     """Large random parameters, which saturate what can saturate."""
     arrays, rest = eqx.partition(params, eqx.is_inexact_array)
-    leaves, tree = jax.tree.flatten(arrays)
-    keys = jr.split(key, len(leaves))
-    noise = [x + 3 * jr.normal(k, x.shape, x.dtype) for x, k in zip(leaves, keys, strict=True)]
-    return eqx.combine(jax.tree.unflatten(tree, noise), rest)
+    flat, unravel = ravel_pytree(arrays)
+    return eqx.combine(unravel(flat + 3 * jr.normal(key, flat.shape, flat.dtype)), rest)
 
 
 def check_metrics(trials: list[Metrics], may_vanish: Collection[str]) -> None:

@@ -1,6 +1,7 @@
 from ._collect import collect as collect
 from ._download import MIRRORS as MIRRORS
 from ._download import download as download
+from ._episodes import Episode as Episode
 from ._errors import DatasetError as DatasetError
 from ._evaluator import Evaluation as Evaluation
 from ._evaluator import EvaluationStopped as EvaluationStopped

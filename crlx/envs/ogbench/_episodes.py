@@ -1,0 +1,141 @@
+import contextlib
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gymnasium
+import numpy as np
+import ogbench
+from jaxtyping import Float32
+from numpy.random import mtrand
+from numpy.typing import ArrayLike
+
+Policy = Callable[[Float32[np.ndarray, "envs obs"], Float32[np.ndarray, "envs goal"]], ArrayLike]
+
+# Pixels and discrete actions need another evaluation; single tasks ignore the number of a task.
+_UNSUPPORTED = {"visual", "powderworld", "singletask"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Episode:
+    """How one episode went.
+
+    **Arguments:**
+
+    - `task`: name of the task.
+    - `success`: 1 if the goal was reached, else 0.
+    - `path`: x and y of the agent at the start and after each action; None outside mazes.
+    - `start`, `goal`: the first observation and the goal. In mazes both begin with x and y.
+    """
+
+    task: str
+    success: float
+    path: Float32[np.ndarray, "time 2"] | None
+    start: Float32[np.ndarray, " obs"]
+    goal: Float32[np.ndarray, " goal"]
+
+
+class Running:
+    """An episode that has not ended."""
+
+    def __init__(self, env: gymnasium.Env, task: int, number: int, seeds: np.random.SeedSequence):
+        self.env = env
+        self.task = task
+        self.number = number
+        # Noise on start and goal, and teleports, come from numpy's global generator; poses from
+        # the environment's own; the goal's pose also from actions sampled from the action space.
+        # The second is not seeded through `reset`, which would use the seed twice and give start
+        # and goal the same noise.
+        noise, poses, actions = seeds.spawn(3)
+        self.noise = np.random.MT19937(noise)
+        env.np_random = np.random.Generator(np.random.PCG64(poses))
+        env.action_space.seed(int(actions.generate_state(1)[0]))
+        mtrand.set_bit_generator(self.noise)
+        observation, info = env.reset(options={"task_id": task + 1})
+        self.goal = info["goal"].astype(np.float32)
+        self.observations = [observation.astype(np.float32)]
+
+    def step(self, action: np.ndarray) -> float | None:
+        """Acts once; returns the success when that ended the episode."""
+        mtrand.set_bit_generator(self.noise)
+        observation, _, terminated, truncated, info = self.env.step(action)
+        self.observations.append(observation.astype(np.float32))
+        return float(info["success"]) if terminated or truncated else None
+
+    def record(self, name: str, success: float, in_maze: bool) -> Episode:
+        path = np.stack([x[:2] for x in self.observations]) if in_maze else None
+        return Episode(name, success, path, self.observations[0], self.goal)
+
+
+class Batch:
+    """The running episodes by row, and what the policy sees of them."""
+
+    def __init__(self, rows: int, observation_size: int, goal_size: int):
+        self.observations = np.zeros((rows, observation_size), np.float32)
+        self.goals = np.zeros((rows, goal_size), np.float32)
+        self.running: dict[int, Running] = {}
+
+    def start(self, row: int, episode: Running):
+        self.running[row] = episode
+        self.observations[row] = episode.observations[0]
+        self.goals[row] = episode.goal
+
+    def act(self, policy: Policy, action_size: int) -> np.ndarray:
+        # Copies, since the policy may keep its arguments, or read them later.
+        actions = np.asarray(policy(self.observations.copy(), self.goals.copy()), np.float32)
+        shape = len(self.goals), action_size
+        if actions.shape != shape:
+            raise ValueError(
+                f"The policy must return actions of shape {shape}; got {actions.shape}."
+            )
+        # Clipping lets NaN through, and the simulator answers it with a reset of its own.
+        if not np.isfinite(actions[list(self.running)]).all():
+            raise ValueError("The policy returned actions that are not finite numbers.")
+        return np.clip(actions, -1.0, 1.0)
+
+    def step(self, actions: np.ndarray) -> list[tuple[Running, float]]:
+        """Acts once in every running episode; returns those that ended, with their success."""
+        ended = []
+        with numpy_untouched():
+            for row, episode in list(self.running.items()):
+                success = episode.step(actions[row])
+                self.observations[row] = episode.observations[-1]
+                if success is not None:
+                    ended.append((self.running.pop(row), success))
+        return ended
+
+
+def make(name: str) -> gymnasium.Env:
+    unsupported = sorted(_UNSUPPORTED & set(name.split("-")))
+    if unsupported:
+        raise ValueError(f"{unsupported[0]} environments cannot be evaluated; got {name!r}.")
+    with warnings.catch_warnings():
+        # Of a missing display, though nothing is drawn, and of rounded bounds of actions.
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            env: Any = ogbench.make_env_and_datasets(name, env_only=True, disable_env_checker=True)
+        except gymnasium.error.Error as error:
+            raise ValueError(
+                f"{name!r} names no environment of OGBench: {error} Give the name of a dataset, "
+                "such as 'pointmaze-medium-navigate-v0'."
+            ) from error
+        bare = env.unwrapped
+        space = bare.action_space
+        if bare.action_space is not space:
+            # Built anew whenever it is asked for, so that seeding it had no effect: hold on to one.
+            kind = type(bare)
+            bare.__class__ = type(kind.__name__, (kind,), {"action_space": space})
+    return env
+
+
+@contextlib.contextmanager
+def numpy_untouched() -> Iterator[None]:
+    """Restores the global generator of numpy, which must not notice what happens inside."""
+    generator = mtrand.get_bit_generator()
+    state = np.random.get_state(legacy=False)  # noqa: NPY002 (this is the one to restore)
+    try:
+        yield
+    finally:
+        mtrand.set_bit_generator(generator)
+        np.random.set_state(state)  # noqa: NPY002
