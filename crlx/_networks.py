@@ -1,5 +1,6 @@
 import abc
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -75,7 +76,7 @@ class Ensemble(eqx.Module):
         goal: Float[Array, " goal"],
     ) -> Float[Array, " members"]:
         """Each member's score of one example."""
-        return eqx.filter_vmap(lambda m: m(observation, action, goal))(self.members)
+        return self._each(lambda m: m(observation, action, goal))
 
     def pairs(
         self,
@@ -84,7 +85,14 @@ class Ensemble(eqx.Module):
         goals: Float[Array, "goals goal"],
     ) -> Float[Array, "members rows goals"]:
         """Each member's scores of all pairs."""
-        return eqx.filter_vmap(lambda m: m.pairs(observations, actions, goals))(self.members)
+        return self._each(lambda m: m.pairs(observations, actions, goals))
+
+    def _each(self, apply: Callable[[Any], Array]) -> Array:
+        arrays, static = eqx.partition(self.members, eqx.is_array)
+        if jax.tree.leaves(arrays)[0].shape[0] > 1:
+            return jax.vmap(lambda a: apply(eqx.combine(a, static)))(arrays)
+        # On CPUs a batched matrix product is half as fast as a plain one, even a batch of one.
+        return apply(eqx.combine(jax.tree.map(lambda a: a[0], arrays), static))[None]
 
 
 class AbstractDistribution(eqx.Module):

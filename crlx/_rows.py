@@ -50,12 +50,9 @@ class OfflineRows(AbstractRows):
     def __init__(self, steps: Step, terminals: np.ndarray):
         """**Arguments:**
 
-        - `steps`: the rows, as NumPy or JAX arrays.
+        - `steps`: the rows. Where goals are observations, pass one array twice: it is stored once.
         - `terminals`: `[rows]`, true on the final row of each episode.
         """
-        # One array that serves twice, as where goals are observations, is stored once.
-        stored = {id(x): jnp.asarray(x) for x in jax.tree.leaves(steps)}
-        steps = jax.tree.map(lambda x: stored[id(x)], steps)
         terminals = np.asarray(terminals, bool)
         _check(steps, terminals)
         final = np.flatnonzero(terminals)

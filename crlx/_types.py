@@ -92,7 +92,7 @@ class Step(eqx.Module):
     objectives read (rewards, terminations, commanded goals).
     """
 
-    observation: Float[Array | np.ndarray, "rows obs"]
-    action: Shaped[Array | np.ndarray, "rows act"]
-    achieved: Float[Array | np.ndarray, "rows goal"]
+    observation: Float[Array, "rows obs"]
+    action: Shaped[Array, "rows act"]
+    achieved: Float[Array, "rows goal"]
     extras: PyTree[Any] = None

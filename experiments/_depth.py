@@ -7,6 +7,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
@@ -128,4 +129,5 @@ def _rows() -> OfflineRows:
     observations = rng.normal(size=(20_000, 29)).astype(np.float32)
     actions = rng.uniform(-1, 1, size=(20_000, 8)).astype(np.float32)
     ends = np.arange(20_000) % 1000 == 999
-    return OfflineRows(Step(observations, actions, observations[:, :2]), ends)
+    steps = Step(jnp.asarray(observations), jnp.asarray(actions), jnp.asarray(observations[:, :2]))
+    return OfflineRows(steps, ends)

@@ -55,7 +55,7 @@ class Options(Names):
     """The objective's own settings; those shown are the defaults for the dataset."""
     architecture: AbstractArchitecture = dataclasses.field(default_factory=nets.ResidualNetworks)
     """The architecture's own settings."""
-    steps: int = 10_000
+    steps: int = 5_000
     """Gradient steps."""
     batch_size: int = 256
     """Rows of a minibatch."""

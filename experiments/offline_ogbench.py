@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 
+import jax.numpy as jnp
 import optax
 
 from crlx import JSON, Learner, Offline, OfflineRows, Spec, Step, encode, standardization
@@ -74,7 +75,8 @@ def _task(options: Options, train: Dataset, validation: Dataset, evaluator: Eval
 
 
 def _rows(data: Dataset) -> OfflineRows:
-    return OfflineRows(Step(data.observations, data.actions, data.observations), data.terminals)
+    observations = jnp.asarray(data.observations)  # Once: goals are observations here.
+    return OfflineRows(Step(observations, jnp.asarray(data.actions), observations), data.terminals)
 
 
 def _describe(options: Options, directory: RunDirectory, reporter: Reporter) -> None:

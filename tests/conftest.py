@@ -16,6 +16,14 @@ hypothesis.settings.register_profile("crlx", deadline=None, derandomize=True, ma
 hypothesis.settings.load_profile("crlx")
 
 
+def pytest_configure(config):
+    # Beartype looks at a random item of each container, also of those that strategies build.
+    about_random = "ignore:Do not use the `random` module inside strategies"
+    config.addinivalue_line(
+        "filterwarnings", f"{about_random}:hypothesis.errors.HypothesisDeprecationWarning"
+    )
+
+
 @pytest.fixture
 def getkey():
     """A new random key at every call, the same in every run."""

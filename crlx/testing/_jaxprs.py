@@ -14,17 +14,22 @@ def check_memory(function: Callable[..., PyTree], rows: PyTree, *args: Any, what
 
     Looks at the traced program, so it costs no run and does not depend on the device.
     """
-    arrays = jax.tree.leaves(eqx.filter(rows, eqx.is_array))
-    count = max((axis for leaf in arrays for axis in leaf.shape[:1]), default=0)
+    count = stored(rows)
     for equation in _equations(eqx.filter_make_jaxpr(function)(rows, *args)[0].jaxpr):
         for variable in equation.outvars:
             shape = getattr(variable.aval, "shape", ())
             require(
                 not shape or max(shape) < count,
                 f"{what} computes `{equation.primitive}` of shape {tuple(shape)} beside the "
-                f"{count} stored rows. Choose row numbers first and gather only those; pass more "
-                "rows to this check if the axis has another meaning.",
+                f"{count} stored rows. Choose row numbers first and gather only those; or pass "
+                "more rows to this check, if that axis has nothing to do with them.",
             )
+
+
+def stored(rows: PyTree) -> int:
+    """The longest leading axis of the arrays that hold the rows."""
+    arrays = jax.tree.leaves(eqx.filter(rows, eqx.is_array))
+    return max((axis for leaf in arrays for axis in leaf.shape[:1]), default=0)
 
 
 def _equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:

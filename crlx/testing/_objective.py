@@ -46,7 +46,7 @@ def check_objective(
     **Arguments:**
 
     - `objective`, `architecture`, `spec`: what to check, with small networks and sizes.
-    - `rows`: more rows than `batch_size` and than any vector is long, as from `random_rows`.
+    - `rows`: more than 128, and more than any vector is long, as from `random_rows`.
     - `batch_size`: rows of each minibatch.
     - `own_trajectory`: see `check_relabel`.
     - `may_vanish`: metrics that are rightly zero in untrained and in wildly perturbed networks.

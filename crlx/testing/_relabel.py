@@ -8,7 +8,7 @@ from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 from .._objective import AbstractObjective, Batch, Params, State
 from .._rows import AbstractRows
 from .._types import Step
-from ._jaxprs import check_memory
+from ._jaxprs import check_memory, stored
 from ._require import require, require_close
 
 # Marks are half-integers, exact in float32, and too large for a reward or a weight to be one.
@@ -53,11 +53,16 @@ def check_relabel(
     **Arguments:**
 
     - `objective`: the objective.
-    - `rows`: more rows than `batch_size` and than any vector is long.
+    - `rows`: more than four times `batch_size`, and more than any vector is long.
     - `batch_size`: rows of the minibatch.
     - `own_trajectory`: all that a row gathers comes from its own trajectory, at or after
       itself; False for objectives with goals from anywhere.
     """
+    require(
+        stored(rows) > 4 * batch_size,
+        f"{stored(rows)} rows are too few to tell what {batch_size} cost: pass more than four "
+        "times the batch.",
+    )
     dkey, rkey = jr.split(key)
     index = rows.draw(batch_size, key=dkey)
 

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Bool, Int, PRNGKeyArray
 
 from .._rows import OfflineRows
 from .._types import Spec, Step
@@ -19,7 +19,8 @@ def numbered_rows(lengths: Sequence[int]) -> OfflineRows:
 
     - `lengths`: rows of each trajectory, at least two: the last is a successor only.
     """
-    row = np.arange(sum(lengths), dtype=np.float32)
+    lengths = np.asarray(lengths)
+    row = np.arange(lengths.sum(), dtype=np.float32)
     trajectory = np.repeat(np.arange(len(lengths), dtype=np.float32), lengths)
     pair = jnp.asarray(np.stack([row, trajectory], axis=1))
     return OfflineRows(Step(pair, pair[:, :1], pair), terminals(lengths))
@@ -34,7 +35,8 @@ def random_rows(spec: Spec, lengths: Sequence[int], *, key: PRNGKeyArray) -> Off
     - `lengths`: rows of each trajectory, at least two.
     """
     okey, akey, gkey = jr.split(key, 3)
-    count = sum(lengths)
+    lengths = np.asarray(lengths)
+    count = int(lengths.sum())
     steps = Step(
         jr.normal(okey, (count, spec.observation_size)),
         jr.uniform(akey, (count, spec.action_size), minval=-1, maxval=1),
@@ -43,8 +45,8 @@ def random_rows(spec: Spec, lengths: Sequence[int], *, key: PRNGKeyArray) -> Off
     return OfflineRows(steps, terminals(lengths))
 
 
-def terminals(lengths: Sequence[int]) -> np.ndarray:
+def terminals(lengths: Int[np.ndarray, " trajectories"]) -> Bool[np.ndarray, " rows"]:
     """True on the final row of each trajectory."""
-    marks = np.zeros(sum(lengths), bool)
+    marks = np.zeros(lengths.sum(), bool)
     marks[np.cumsum(lengths) - 1] = True
     return marks

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +77,9 @@ def _number(sign: int, power: float) -> np.float32:
     return np.float32(sign * 10.0**power)
 
 
-def _degenerate(array: np.ndarray, factors: list[float | None], others: list[int]) -> jax.Array:
+def _degenerate(
+    array: np.ndarray, factors: Sequence[float | None], others: Sequence[int]
+) -> jax.Array:
     array = array.copy()
     for row, (factor, other) in enumerate(zip(factors, others, strict=True)):
         if factor is not None:
