@@ -82,6 +82,10 @@ class GaussianActor(AbstractActor):
     goal_units: Affine
     std: float = 1.0
 
+    def __check_init__(self):
+        if not self.std > 0:
+            raise ValueError(f"The standard deviation must be positive; got {self.std}.")
+
     def __call__(self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]) -> Gaussian:
         x = jnp.concatenate([self.observation_units(observation), self.goal_units(goal)])
         mean = self.mean(self.trunk(x))

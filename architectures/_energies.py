@@ -31,10 +31,14 @@ class SquaredNorm(AbstractEnergy):
 
 
 class L1(AbstractEnergy):
-    r"""The taxicab distance with its sign turned: $-\sum_k |x_k - y_k|$."""
+    r"""The taxicab distance with its sign turned: $-\sum_k |x_k - y_k|$.
+
+    The gradient is zero along coordinates that meet.
+    """
 
     def __call__(self, x: Float[Array, " dim"], y: Float[Array, " dim"]) -> Float[Array, ""]:
-        return -jnp.sum(jnp.abs(x - y))
+        difference = x - y  # JAX gives abs a slope of one at zero.
+        return -jnp.sum(jnp.where(difference == 0, 0, jnp.abs(difference)))
 
 
 class Dot(AbstractEnergy):

@@ -24,7 +24,7 @@ from ._contrasts import AbstractContrast, Forward, diagnostics
 
 
 class ContrastiveParams(eqx.Module):
-    """`value` is a critic without actions, for terms that need an advantage."""
+    """`value` is one critic without actions, for terms that need an advantage."""
 
     critic: Ensemble
     actor: AbstractActor
@@ -77,15 +77,16 @@ class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
     ) -> tuple[ContrastiveParams, None]:
         ckey, akey, vkey = jr.split(key, 3)
 
-        def critics(spec: Spec, key: PRNGKeyArray) -> Ensemble:
-            return Ensemble(lambda key: architecture.critic(spec, key=key), self.ensemble, key=key)
+        def critics(spec: Spec, size: int, key: PRNGKeyArray) -> Ensemble:
+            return Ensemble(lambda key: architecture.critic(spec, key=key), size, key=key)
 
         value = None
         if self.actor.needs_advantage:
-            value = critics(dataclasses.replace(spec, action_size=0), vkey)
+            value = critics(dataclasses.replace(spec, action_size=0), 1, vkey)
         actor = architecture.actor(spec, key=akey)
         term = self.actor.init(spec.action_size)
-        return ContrastiveParams(critics(spec, ckey), actor, value, term), None
+        critic = critics(spec, self.ensemble, ckey)
+        return ContrastiveParams(critic, actor, value, term), None
 
     def relabel(
         self, rows: AbstractRows, index: Int[Array, " batch"], *, key: PRNGKeyArray
@@ -143,7 +144,7 @@ class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
         advantage = None
         if value is not None:
             baseline = jax.vmap(value)(states, batch.action[:, :0], goals)
-            advantage = score(batch.action) - jnp.mean(baseline, axis=1)
+            advantage = score(batch.action) - baseline[:, 0]
         return self.actor(
             params.actor_term,
             params.actor,

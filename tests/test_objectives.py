@@ -256,7 +256,7 @@ def test_no_loss_trains_the_networks_of_another(term):
 def test_networks_start_independent():
     params = start(Contrastive(actor=AWR(), ensemble=2))
     states = [e.members.weight[:, :3] for e in (params.critic, params.value)]
-    assert len({np.asarray(w).tobytes() for pair in states for w in pair}) == 4
+    assert len({np.asarray(w).tobytes() for pair in states for w in pair}) == 3
     assert start(Contrastive()).value is None
     assert start(Contrastive(actor=MaxEntropy())).actor_term == 0
 
@@ -266,9 +266,9 @@ def test_value_networks_take_no_action():
     objective = Contrastive(actor=AWR(), ensemble=2)
     make = functools.partial(objective.init, MLPNetworks(depth=1, width=8, dim=4), SPEC)
     params, _ = eqx.filter_eval_shape(make, key=jr.key(0))
-    for ensemble, inputs in ((params.critic, 3 + 2), (params.value, 3)):
-        assert ensemble.members.state_action.trunk.stem.weight.shape == (2, 8, inputs)
-        assert ensemble.members.goal.trunk.stem.weight.shape == (2, 8, 2)
+    for ensemble, size, inputs in ((params.critic, 2, 3 + 2), (params.value, 1, 3)):
+        assert ensemble.members.state_action.trunk.stem.weight.shape == (size, 8, inputs)
+        assert ensemble.members.goal.trunk.stem.weight.shape == (size, 8, 2)
     assert params.actor.trunk.stem.weight.shape == (8, 3 + 2)
 
 
