@@ -6,62 +6,20 @@ from typing import Any, NoReturn
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 
-from crlx import (
-    JSON,
-    AbstractArchitecture,
-    AbstractRows,
-    AbstractSource,
-    Checkpoints,
-    Learner,
-    Progress,
-    Spec,
-    best_actions,
-    epoch,
-)
+from crlx import JSON, Checkpoints, Progress, best_actions, epoch
 from crlx.envs.ogbench import Evaluation, EvaluationStopped, Evaluator
 
 from ._compile import compile_ahead
-from ._options import divisors
+from ._divergence import Diverged, find_divergence
 from ._plots import plot_curve, plot_trajectories
 from ._reporter import Reporter
 from ._run_directory import RunDirectory
 from ._stop import Stopped, StopRequest
+from ._task import Task, chunk_length, count_parameters
 
 _SECONDS_BETWEEN_SAVES = 300
-
-
-class Diverged(Exception):
-    """A metric is no longer a number."""
-
-    exit_code = 1
-
-
-class Task(eqx.Module):
-    """What is trained on what.
-
-    **Arguments:**
-
-    - `steps`, `interval`: gradient steps in all, and between evaluations; the second divides the
-      first.
-    """
-
-    learner: Learner[Any, Any, Any]
-    architecture: AbstractArchitecture
-    spec: Spec
-    source: AbstractSource[Any]
-    validation: AbstractRows
-    steps: int
-    interval: int
-    batch_size: int
-    seed: int
-
-    def init(self) -> tuple[Progress[Any, Any], jax.Array]:
-        """The start of the run, and the key of all its updates."""
-        nkey, ukey = jr.split(jr.key(self.seed))
-        return self.learner.init(self.architecture, self.spec, key=nkey), ukey
 
 
 class Trainer:
@@ -246,36 +204,3 @@ class Trainer:
 @eqx.filter_jit
 def _measure(learner, progress, rows, batch_size, key):
     return learner.measure(progress, rows, batches=8, batch_size=batch_size, key=key)
-
-
-def find_divergence(metrics: Mapping[str, np.ndarray]) -> tuple[int, str] | None:
-    """The first update at which a metric is not finite, and which metrics to suspect.
-
-    **Arguments:**
-
-    - `metrics`: every metric of every update, `[updates]`.
-    """
-    finite = {name: np.isfinite(values) for name, values in metrics.items()}
-    whole = np.logical_and.reduce(list(finite.values()))
-    if whole.all():
-        return None
-    first = int(np.argmin(whole))
-    names = [name for name in metrics if not finite[name][first]]
-    text = f"{', '.join(names)} not finite"
-    if first > 0:
-        largest = max(metrics, key=lambda name: abs(metrics[name][first - 1]))
-        text += f" (one step before, the largest was {largest} = {metrics[largest][first - 1]:.3g})"
-    return first, text
-
-
-def count_parameters(params: Any) -> int:
-    """Numbers that the optimizer moves."""
-    shaped = jax.tree.leaves(eqx.filter(params, lambda x: isinstance(x, jax.ShapeDtypeStruct)))
-    return sum(math.prod(x.shape) for x in shaped)
-
-
-def chunk_length(interval: int, parameters: int) -> int:
-    """How many updates one compiled call makes: a divisor of the evaluation interval, about 500
-    for small networks and fewer for large ones, so that a call takes seconds."""
-    target = min(500.0, max(1.0, 5e8 / max(parameters, 1)))
-    return min(divisors(interval), key=lambda d: abs(math.log(d / target)))

@@ -8,13 +8,15 @@ import optax
 
 from crlx import JSON, Learner, Offline, OfflineRows, Spec, Step, encode, standardization
 from crlx.envs.ogbench import Dataset, Evaluator, environment_name, load
+from experiments._divergence import Diverged
 from experiments._options import Options, parse
 from experiments._reporter import Reporter
 from experiments._results import conclude
 from experiments._run_directory import RunDirectory, default_path, provenance
 from experiments._stop import Stopped
+from experiments._task import Task
 from experiments._tracker import finish_mirror, start_mirror
-from experiments._trainer import Diverged, Task, Trainer
+from experiments._trainer import Trainer
 
 
 def main(options: Options) -> None:

@@ -123,7 +123,8 @@ def check_architecture(
     plain = Spec(spec.observation_size, spec.action_size, spec.goal_size)
     check_critic(architecture.critic(plain, key=ckey), plain, key=bkey)
     blind = Spec(spec.observation_size, 0, spec.goal_size)
-    score = architecture.critic(blind, key=ckey)(*_first(blind, key=bkey))
+    state, action, goal = (x[0] for x in _examples(blind, 1, key=bkey))
+    score = architecture.critic(blind, key=ckey)(state, action, goal)
     require(score.shape == (), f"A critic without actions returns {score.shape}, not a scalar.")
     check_actor(architecture.actor(plain, key=akey), plain, key=bkey)
     for make in (architecture.critic, architecture.actor):
@@ -151,16 +152,17 @@ def _check_units(architecture: AbstractArchitecture, plain: Spec, *, key: PRNGKe
 
     observation, goal = units(plain.observation_size, 1.0), units(plain.goal_size, 2.0)
     scaled = Spec(plain.observation_size, plain.action_size, plain.goal_size, observation, goal)
-    s, a, g = _first(plain, key=key)
+    states, actions, goals = _examples(plain, 4, key=key)
     cases = (
-        ("critic", architecture.critic, lambda m, s, g: m(s, a, g)),
-        ("actor", architecture.actor, lambda m, s, g: m(s, g).mode()),
+        ("critic", architecture.critic, lambda m, s, a, g: m(s, a, g)),
+        ("actor", architecture.actor, lambda m, s, a, g: m(s, g).mode()),
     )
     for name, make, call in cases:
-        expected = call(make(plain, key=key), observation(s), goal(g))
+        many = eqx.filter_vmap(call, in_axes=(None, 0, 0, 0))
+        rescaled = jax.vmap(observation)(states), actions, jax.vmap(goal)(goals)
         require_close(
-            call(make(scaled, key=key), s, g),
-            expected,
+            many(make(scaled, key=key), states, actions, goals),
+            many(make(plain, key=key), *rescaled),
             f"The {name} does not rescale by the units of `spec`, as `spec.goal_units(goal)`: ",
             rtol=1e-4,
         )
@@ -175,10 +177,3 @@ def _examples(
         jr.uniform(akey, (count, spec.action_size), minval=-1, maxval=1),
         jr.normal(gkey, (count, spec.goal_size)),
     )
-
-
-def _first(
-    spec: Spec, *, key: PRNGKeyArray
-) -> tuple[Float[Array, " obs"], Float[Array, " act"], Float[Array, " goal"]]:
-    states, actions, goals = _examples(spec, 1, key=key)
-    return states[0], actions[0], goals[0]

@@ -56,13 +56,13 @@ def check_block(
     x = jr.normal(xkey, (width,))
     y = blocks[0](x)
     require(y.shape == x.shape, f"A block turned {x.shape} into {y.shape}; preserve the shape.")
-    check_encoder(blocks[0], width, key=ekey)
     require_same_structure(blocks[0], blocks[1], "Two blocks of one configuration: block")
     pairs = zip(named_arrays(blocks[0]), named_arrays(blocks[1]), strict=True)
     require(
         not named_arrays(blocks[0]) or any(np.any(a != b) for (_, a), (_, b) in pairs),
         "Two keys give the same block: pass `key` on.",
     )
+    check_encoder(blocks[0], width, key=ekey)
     stack = eqx.filter_vmap(lambda k: make(key=k))(keys)
     arrays, static = eqx.partition(stack, eqx.is_array)
     scanned, _ = jax.lax.scan(lambda x, a: (eqx.combine(a, static)(x), None), x, arrays)
