@@ -44,7 +44,7 @@ class ResidualNetworks(AbstractArchitecture):
     unroll: int = 1
 
     def __check_init__(self):
-        _check_sizes(self.width, self.dim)
+        _check_sizes(self.width, self.dim, self.unroll)
         for name, depth in (("depth", self.depth), ("actor_depth", self.actor_depth)):
             if depth is not None and (depth < 4 or depth % 4):
                 near = max(4, round(depth / 4) * 4)
@@ -102,7 +102,7 @@ class MLPNetworks(AbstractArchitecture):
     unroll: int = 1
 
     def __check_init__(self):
-        _check_sizes(self.width, self.dim)
+        _check_sizes(self.width, self.dim, self.unroll)
         if self.depth < 1:
             raise ValueError(f"`depth` counts hidden layers; use 1 or more, not {self.depth}.")
 
@@ -139,6 +139,7 @@ def choose_remat(depth: int) -> Remat:
     return Remat.NONE if depth < 64 else Remat.BLOCK
 
 
-def _check_sizes(width: int, dim: int) -> None:
-    if width < 1 or dim < 1:
-        raise ValueError(f"`width` and `dim` must be positive; got {width} and {dim}.")
+def _check_sizes(width: int, dim: int, unroll: int) -> None:
+    for name, size in (("width", width), ("dim", dim), ("unroll", unroll)):
+        if size < 1:
+            raise ValueError(f"`{name}` must be positive; got {size}.")

@@ -28,8 +28,8 @@ class Remat(enum.Enum):
     - `BLOCK`: only each block's input; the inside is computed again.
     """
 
-    NONE = "none"
-    BLOCK = "block"
+    NONE = enum.auto()
+    BLOCK = enum.auto()
 
 
 class Stacked(AbstractEncoder):

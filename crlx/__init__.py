@@ -3,6 +3,7 @@ from ._checkpoint import Restored as Restored
 from ._config import JSON as JSON
 from ._config import decode as decode
 from ._config import encode as encode
+from ._files import replacing as replacing
 from ._hindsight import AbstractHindsight as AbstractHindsight
 from ._hindsight import Anywhere as Anywhere
 from ._hindsight import ClippedGeometric as ClippedGeometric

@@ -1,5 +1,7 @@
 import logging
+import os
 import pathlib
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,15 +45,15 @@ class Checkpoints:
     def save(self, step: int, items: Mapping[str, PyTree], note: JSON) -> None:
         """Starts to write a checkpoint; the arrays may be overwritten as soon as this returns.
 
-        Leaves that are not arrays are not written: they come from the skeleton when read. An
-        earlier checkpoint of the same step is replaced.
+        Leaves that are not arrays are not written: they come from the skeleton when read. A step
+        that has a checkpoint keeps it: nothing is deleted to make room for what replaces it.
         """
+        if step in self._manager.all_steps():
+            return
         stored = {name: _flatten(tree) for name, tree in items.items()}
         marks = {name: _fingerprints(arrays) for name, arrays in stored.items()}
         args = {name: ocp.args.StandardSave(arrays) for name, arrays in stored.items()}
         header = ocp.args.JsonSave({"fingerprints": marks, "note": note})
-        if step in self._manager.all_steps():
-            self._manager.delete(step)
         self._manager.save(step, args=ocp.args.Composite(**args, header=header), force=True)
 
     def steps(self) -> list[int]:
@@ -100,11 +102,17 @@ class Checkpoints:
                 raise ValueError(f"{name} is not what was written")
         return found
 
-    def discard_after(self, step: int) -> None:
-        """Removes checkpoints newer than `step`: a damaged one would bar its number to a rerun."""
+    def set_aside(self, step: int) -> None:
+        """Moves checkpoints newer than `step` to a folder beside, so that a rerun may write its
+        own: they could not be read now, but nothing is thrown away."""
+        aside = self.directory.with_name(f"{self.directory.name}-unreadable")
         for later in self.steps():
             if later > step:
-                self._manager.delete(later)
+                aside.mkdir(exist_ok=True)
+                target = aside / f"{later}-{time.time_ns()}"
+                os.replace(self.directory / str(later), target)
+                log.warning("It was moved to %s.", target)
+        self._manager.reload()
 
     def wait(self) -> None:
         """Returns when everything is on disk."""

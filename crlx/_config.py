@@ -24,7 +24,9 @@ def encode(value: object) -> JSON:
     if isinstance(value, tuple | list):
         return [encode(v) for v in value]
     if isinstance(value, dict):
-        return {str(k): encode(v) for k, v in value.items()}
+        if not all(isinstance(k, str) for k in value):
+            raise TypeError(f"Keys of a configuration are text; got {list(value)}.")
+        return {k: encode(v) for k, v in value.items()}
     if isinstance(value, enum.Enum):
         return {"type": _public_name(type(value)), "member": value.name}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

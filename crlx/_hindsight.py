@@ -51,12 +51,12 @@ class Geometric(AbstractHindsight):
         left = last - index
         decay = math.log(self.discount)
         mass = -jnp.expm1(decay * left.astype(jnp.float32))  # 1 - discount**left
-        ahead = _geometric(mass * jr.uniform(key, index.shape), decay, index.dtype)
-        return index + jnp.minimum(ahead, left)  # Rounding may overshoot by one.
+        # Rounding may overshoot by one.
+        return index + _geometric(mass * jr.uniform(key, index.shape), decay, left)
 
 
 class ClippedGeometric(AbstractHindsight):
-    r"""As `Geometric`, but what falls beyond the trajectory is moved to its last row:
+    r"""A later row of the trajectory, geometrically far; what falls beyond it is its last row:
     $goal = \min(index + k, last)$ with $P(k) = (1 - \gamma)\gamma^{k-1}$.
 
     **Arguments:**
@@ -74,8 +74,7 @@ class ClippedGeometric(AbstractHindsight):
 
     def __call__(self, index, last, *, key):
         decay = math.log(self.discount)
-        ahead = _geometric(jr.uniform(key, index.shape), decay, index.dtype)
-        return index + jnp.minimum(ahead, last - index)
+        return index + _geometric(jr.uniform(key, index.shape), decay, last - index)
 
 
 class Uniform(AbstractHindsight):
@@ -118,7 +117,13 @@ class Anywhere(AbstractHindsight):
 
 
 class Mixture(AbstractHindsight):
-    """One of several strategies, chosen for each row by weight."""
+    """One of several strategies, chosen for each row by weight.
+
+    **Arguments:**
+
+    - `choices`: the strategies.
+    - `weights`: the chance of each; they sum to one.
+    """
 
     choices: tuple[AbstractHindsight, ...]
     weights: tuple[float, ...]
@@ -145,6 +150,11 @@ class Windowed(AbstractHindsight):
 
     Reproduces the horizon of the paper's released code, whose goals end with a random window of
     `length` steps.
+
+    **Arguments:**
+
+    - `inner`: chooses among the rows that are left.
+    - `length`: rows of the window.
     """
 
     inner: AbstractHindsight
@@ -160,9 +170,13 @@ class Windowed(AbstractHindsight):
         return self.inner(index, jnp.minimum(last, index + window), key=ikey)
 
 
-def _geometric(chance, decay: float, dtype):
-    """The smallest `k >= 1` with `1 - exp(decay * k) > chance`."""
-    return 1 + jnp.floor(jnp.log1p(-chance) / decay).astype(dtype)
+def _geometric(
+    chance: Float[Array, " batch"], decay: float, most: Int[Array, " batch"]
+) -> Int[Array, " batch"]:
+    """The smallest `k >= 1` with `1 - exp(decay * k) > chance`, or `most` if that is smaller."""
+    ahead = 1 + jnp.floor(jnp.log1p(-chance) / decay)
+    # Compared before the cast, which would overflow for discounts next to one.
+    return jnp.minimum(ahead, most.astype(ahead.dtype)).astype(most.dtype)
 
 
 def _check_discount(discount: float) -> None:

@@ -51,8 +51,9 @@ class Learner(eqx.Module, Generic[Params, State, Batch]):
     ) -> tuple[Progress[Params, State], Metrics]:
         """One gradient step on one minibatch.
 
-        **Returns:** the new progress and the objective's metrics, plus `loss` and the norm of
-        the gradient of each field of the parameters.
+        **Returns:** the new progress and the objective's metrics, plus `total/loss`, the norm of
+        the gradient of each field of the parameters (`grad_norm/field`) and the norm of all
+        parameters after the step (`param_norm/all`), which tells when the step itself diverged.
         """
 
         def loss(params: Params):
@@ -64,6 +65,7 @@ class Learner(eqx.Module, Generic[Params, State, Batch]):
         with jax.numpy_dtype_promotion("standard"):  # Optax mixes dtypes of its scalars.
             updates, opt_state = self.optimizer.update(grads, progress.opt_state, trained)
         params = eqx.apply_updates(progress.params, updates)
+        norms["param_norm/all"] = field_norms(params)["all"]
         state = self.objective.advance(params, progress.state)
         progress = Progress(params, state, opt_state, progress.step + 1)
         return progress, {"total/loss": value, **metrics, **norms}

@@ -68,9 +68,9 @@ def load_policy(run_dir: str | pathlib.Path) -> Policy:
         raise ValueError(
             f"{run_dir} holds no run: {error}. Give the directory that was passed as --out."
         ) from error
-    objective, architecture, spec = (
-        decode(config[name]) for name in ("objective", "architecture", "spec")
-    )
+    parts = ("objective", "architecture", "spec")
+    described = isinstance(config, dict) and set(parts) <= config.keys()
+    objective, architecture, spec = (decode(config[n]) if described else None for n in parts)
     if not (
         isinstance(objective, AbstractObjective)
         and isinstance(architecture, AbstractArchitecture)

@@ -1,5 +1,4 @@
 import multiprocessing
-import queue
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -45,15 +44,17 @@ def measure(
 ) -> Iterator[dict[str, float]]:
     """Compiles and times the full contrastive update (critic, actor, Adam) on made-up rows.
 
-    Yields first the seconds of tracing and compiling, the median of `compilations`; then the
-    whole row, with the seconds of an update, the median of `calls` after one that is not
-    counted, and the bytes that the program holds at most (arguments, results and temporaries,
-    as XLA reports them).
+    Yields three times, as the row fills: nothing, when the networks are built; the seconds of
+    tracing and compiling, the median of `compilations`; and all, with the seconds of an update,
+    the median of `calls` after one that is not counted, the loss after them, and the bytes that
+    the program holds at most (arguments, results and temporaries, as XLA reports them).
     """
     learner = Learner(Contrastive(), optax.adam(3e-4))
-    rows = _rows()
-    key = jr.key(0)
-    progress = eqx.filter_jit(learner.init)(architecture, Spec(29, 8, 2), key=key)
+    kept = learner, _rows(), jr.key(0)
+    progress = eqx.filter_jit(learner.init)(architecture, Spec(29, 8, 2), key=jr.key(1))
+    jax.block_until_ready(eqx.filter(progress, eqx.is_array))
+    row: dict[str, float] = {}
+    yield row
 
     def one(kept: Any, progress: Any) -> Any:
         learner, rows, key = kept
@@ -63,9 +64,9 @@ def measure(
     seconds: list[float] = []
     for _ in range(compilations):
         jax.clear_caches()
-        compiled, taken = compile_ahead(one, (learner, rows, key), progress)
+        compiled, taken = compile_ahead(one, kept, progress)
         seconds.append(taken)
-    row = {"compile_seconds": statistics.median(seconds)}
+    row["compile_seconds"] = statistics.median(seconds)
     yield row
     memory = compiled.compiled.memory_analysis()
     row["peak_bytes"] = (
@@ -74,9 +75,8 @@ def measure(
         + memory.output_size_in_bytes
         - memory.alias_size_in_bytes
     )
-    row["seconds_per_update"], row["loss"] = _time(
-        lambda progress: compiled((learner, rows, key), progress), progress, calls
-    )
+    times = _time(lambda progress: compiled(kept, progress), progress, calls)
+    row["seconds_per_update"], row["loss"] = times
     yield row
 
 
@@ -91,37 +91,38 @@ def _time(step: Callable[[Any], Any], progress: Any, calls: int) -> tuple[float,
 
 
 def measure_apart(
-    architecture: AbstractArchitecture, *, seconds_to_compile: float, **options: int
+    architecture: AbstractArchitecture, *, seconds_to_compile: float | None, **options: int
 ) -> dict[str, float] | None:
     """`measure` in a process of its own, so that no measurement sees another's memory or caches.
 
-    **Returns:** None where compilation, all repeats together, took longer than allowed.
+    **Returns:** None where compilation took longer than allowed.
+
+    Raises `RuntimeError` if the process died, for lack of memory for instance.
     """
     context = multiprocessing.get_context("spawn")
-    answers = context.Queue()
-    worker = context.Process(target=_work, args=(answers, architecture, options), daemon=True)
+    answers, sender = context.Pipe(duplex=False)
+    worker = context.Process(target=_work, args=(sender, architecture, options), daemon=True)
     worker.start()
+    sender.close()  # The worker's end is then the only one: when it dies, reading ends.
     try:
-        answers.get(timeout=300)  # Python and the libraries are loaded.
-        answers.get(timeout=seconds_to_compile)
-    except queue.Empty:
+        answers.recv()  # The networks are built.
+        if not answers.poll(seconds_to_compile):
+            return None
+        answers.recv()
+        return answers.recv()
+    except EOFError:
+        worker.join()
+        raise RuntimeError(
+            f"The measurement of {architecture} ended early (exit status {worker.exitcode})."
+        ) from None
+    finally:
         worker.kill()
         worker.join()
-        return None
-    row = answers.get()
-    worker.join()
-    if worker.exitcode != 0 or row is None:
-        raise RuntimeError(f"The measurement of {architecture} failed; see above.")
-    return row
 
 
-def _work(answers: Any, architecture: AbstractArchitecture, options: dict[str, int]) -> None:
-    answers.put("ready")
-    try:
-        for row in measure(architecture, **options):
-            answers.put(row)
-    finally:
-        answers.put(None)
+def _work(sender: Any, architecture: AbstractArchitecture, options: dict[str, int]) -> None:
+    for row in measure(architecture, **options):
+        sender.send(row)
 
 
 def _rows() -> OfflineRows:

@@ -31,10 +31,10 @@ class Names:
     """What to learn: contrastive RL, or goal-conditioned behavioural cloning."""
     architecture_name: Annotated[str, _flag("architecture", ARCHITECTURES)] = "residual"
     """The paper's residual networks, or OGBench's plain ones."""
-    contrast: Annotated[str, _flag("contrast", CONTRASTS)] = "forward"
-    """The critic's loss."""
-    actor: Annotated[str, _flag("actor", ACTORS)] = "ddpgbc"
-    """How the critic's scores become a policy."""
+    contrast: Annotated[str | None, _flag("contrast", CONTRASTS)] = None
+    """The critic's loss; by default forward."""
+    actor: Annotated[str | None, _flag("actor", ACTORS)] = None
+    """How the critic's scores become a policy; by default ddpgbc."""
     energy: Annotated[str | None, _flag("energy", ENERGIES)] = None
     """What compares embeddings; by default the architecture's own choice."""
     depth: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
@@ -56,15 +56,16 @@ class Options(Names):
     architecture: AbstractArchitecture = dataclasses.field(default_factory=nets.ResidualNetworks)
     """The architecture's own settings."""
     steps: int = 5_000
-    """Gradient steps."""
+    """Gradient steps. (OGBench: 1,000,000.)"""
     batch_size: int = 256
-    """Rows of a minibatch."""
+    """Rows of a minibatch. (OGBench: 1024.)"""
     learning_rate: float = 3e-4
     """Adam's."""
     seed: int = 0
     """The one random seed: networks, minibatches, starts and goals of evaluations."""
     eval_every: int | None = None
-    """Gradient steps between evaluations, a divisor of the steps; by default a fifth of them."""
+    """Gradient steps between evaluations, the last of which comes at the end; by default a fifth
+    of the steps."""
     episodes: int = 50
     """Episodes of each task in an evaluation."""
     normalize: bool = True
@@ -87,25 +88,15 @@ class Options(Names):
             raise ValueError(f"--learning-rate must be positive; got {self.learning_rate}.")
         if self.seed < 0:
             raise ValueError(f"--seed must not be negative; got {self.seed}.")
-        every = self.evaluation_interval
-        if every < 1 or self.steps % every:
-            fits = min(divisors(self.steps), key=lambda d: abs(d - every))
-            raise ValueError(
-                f"--eval-every must divide --steps {self.steps}; got {every}. Use {fits}, say."
-            )
+        if self.eval_every is not None and self.eval_every < 1:
+            raise ValueError(f"--eval-every must be positive; got {self.eval_every}.")
+        if self.batch_size < 2 and isinstance(self.objective, obj.Contrastive):
+            raise ValueError("--batch-size must be at least 2: contrasts need negatives.")
 
     @property
     def evaluation_interval(self) -> int:
         """Gradient steps between evaluations."""
-        if self.eval_every is not None:
-            return self.eval_every
-        return next(self.steps // n for n in (5, 4, 3, 2, 1) if self.steps % n == 0)
-
-
-def divisors(number: int) -> list[int]:
-    """All of them, smallest first."""
-    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
-    return sorted({*small, *(number // d for d in small)})
+        return math.ceil(self.steps / 5) if self.eval_every is None else self.eval_every
 
 
 def compose(names: Names) -> Options:
@@ -120,7 +111,12 @@ def compose(names: Names) -> Options:
         changes["width"] = names.width
     if names.energy is not None:
         changes["energy"] = choose("energy", names.energy, ENERGIES)()
-    if names.actor == "maxent" and names.architecture_name == "residual":
+    if names.actor == "maxent":
+        if names.architecture_name != "residual":
+            raise ValueError(
+                "--actor maxent needs an actor that can change its entropy: use --architecture "
+                "residual."
+            )
         changes["squashed"] = True
     return Options(
         **{f.name: getattr(names, f.name) for f in dataclasses.fields(Names)},
@@ -130,10 +126,10 @@ def compose(names: Names) -> Options:
 
 
 def _contrastive(names: Names) -> obj.Contrastive:
-    actor = choose("actor", names.actor, ACTORS)()
+    actor = choose("actor", names.actor or "ddpgbc", ACTORS)()
     if isinstance(actor, obj.DDPGBC):
         actor = obj.DDPGBC(settings.contrastive_alpha(names.dataset))
-    contrast = choose("contrast", names.contrast, CONTRASTS)()
+    contrast = choose("contrast", names.contrast or "forward", CONTRASTS)()
     return obj.Contrastive(
         contrast=contrast,
         actor=actor,
@@ -145,7 +141,9 @@ def _contrastive(names: Names) -> obj.Contrastive:
 
 
 def _gcbc(names: Names) -> obj.GCBC:
-    del names
+    for flag in ("contrast", "actor", "energy"):
+        if getattr(names, flag) is not None:
+            raise ValueError(f"--objective gcbc has no critic, so --{flag} means nothing.")
     return obj.GCBC(Uniform())
 
 
@@ -170,8 +168,13 @@ def _stored(names: Names, arguments: list[str]) -> Options:
     for name in ("dataset_dir", "dataset_path", "data_dir"):
         fields[name] = None if fields[name] is None else pathlib.Path(str(fields[name]))
     stored = Options(**{**fields, "out": names.out, "resume": True})  # pyright: ignore
-    own = Names(**{f.name: getattr(stored, f.name) for f in dataclasses.fields(Names)})
+    own = {f.name: getattr(stored, f.name) for f in dataclasses.fields(Names)}
     asked, _ = tyro.cli(
-        Names, args=arguments, default=own, return_unknown_args=True, add_help=False
+        Names, args=arguments, default=Names(**own), return_unknown_args=True, add_help=False
     )
-    return stored if asked == own else compose(asked)
+    if asked == Names(**own):
+        return stored
+    # Flags that name parts were repeated: the parts are composed anew, all else is as it was.
+    parts = compose(asked)
+    changed = {name: getattr(parts, name) for name in (*own, "objective", "architecture")}
+    return dataclasses.replace(stored, **changed)

@@ -1,5 +1,4 @@
 import math
-import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Patch
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from crlx import replacing
 from crlx.envs.ogbench import Episode, Evaluation, Maze
 
 Row = Mapping[str, Any]
@@ -184,10 +184,6 @@ def _broken_at_jumps(path: np.ndarray, length: float) -> np.ndarray:
 
 
 def save_figure(figure: Figure, path: pathlib.Path) -> None:
-    """Writes a PNG file, which takes the place of an older one only when it is complete."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        figure.savefig(partial, format="png", dpi=150)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Writes a PNG file whole or not at all, at 150 dots per inch."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)

@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -16,20 +17,21 @@ def conclude(
 
     `overall_success` is the mean of the last three evaluations, as OGBench reports it.
     """
-    evaluations = trainer.evaluations
+    record = trainer.record
+    evaluations = record.evaluations
     last = [e["overall_success"] for e in evaluations[-3:]]
     overall = sum(last) / len(last)
     results: dict[str, JSON] = {
         "config": dict(config),
         **facts,
-        "compile_seconds": trainer.compile_seconds,
-        "updates_per_second": trainer.updates_per_second,
+        "compile_seconds": record.compile_seconds,
+        "updates_per_second": record.updates / record.seconds,
         "evaluations": list(evaluations),
         "overall_success": overall,
     }
     write_json(directory.path / "results.json", results)
     console = Console()
-    console.print(_table(trainer, f"Success on {config['dataset']}"))
+    console.print(_table(evaluations, f"Success on {config['dataset']}"))
     console.print(
         f"Overall success {overall:.1%}: the mean of the last {len(last)} evaluations, each the "
         f"mean of {len(evaluations[-1]['tasks'])} tasks with {config['episodes']} episodes.\n"
@@ -39,11 +41,11 @@ def conclude(
     )
 
 
-def _table(trainer: Trainer, title: str) -> Table:
+def _table(evaluations: list[dict[str, Any]], title: str) -> Table:
     table = Table(title=title)
-    for column in ("step", *trainer.evaluations[-1]["tasks"], "overall"):
+    for column in ("step", *evaluations[-1]["tasks"], "overall"):
         table.add_column(column, justify="right")
-    for line in trainer.evaluations:
+    for line in evaluations:
         scores = (*line["tasks"].values(), line["overall_success"])
         table.add_row(f"{line['step']:,}", *(f"{score:.0%}" for score in scores))
     return table

@@ -1,4 +1,5 @@
 import datetime
+import fcntl
 import importlib.metadata
 import json
 import os
@@ -6,16 +7,19 @@ import pathlib
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
 
 import jax
 
-from crlx import JSON, encode
+from crlx import JSON, encode, replacing
 
 _PACKAGES = ("crlx", "jax", "jaxlib", "equinox", "optax", "numpy", "ogbench", "mujoco")
-# These say where and how a run is written down, not what it computes.
-_FREE = {"out", "resume", "aim"}
+# These say where things are and how parts were named, not what is computed.
+_FREE = {
+    *("out", "resume", "aim", "dataset_dir", "dataset_path", "data_dir"),
+    *("objective_name", "architecture_name", "contrast", "actor", "energy", "depth", "width"),
+}
 
 
 class RunDirectory:
@@ -24,7 +28,7 @@ class RunDirectory:
 
     **Arguments:**
 
-    - `path`: the folder; made if missing.
+    - `path`: the folder; made if missing, and locked until this process ends or closes it.
     - `resume`: whether to continue the run that it holds.
 
     Raises `ValueError` if the folder holds another run, or none to resume, or cannot be written.
@@ -34,35 +38,62 @@ class RunDirectory:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self._config = path / "config.json"
-        if resume and not self._config.exists():
-            raise ValueError(f"{path} holds no run to resume; leave --resume out to start one.")
-        if not resume and self._config.exists():
-            raise ValueError(
-                f"{path} holds another run. Continue it with --resume, or choose another --out."
-            )
         try:
             path.mkdir(parents=True, exist_ok=True)
-            (path / ".writable").write_text("")
-            (path / ".writable").unlink()
+            self._lock = (path / ".lock").open("a")
         except OSError as error:
             raise ValueError(f"Cannot write to {path}: {error}. Choose another --out.") from error
+        problem = self._problem(resume)
+        if problem is not None:
+            self.close()
+            raise ValueError(problem)
 
-    def claim(self, config: JSON) -> None:
-        """Writes the configuration down, or checks that the run being resumed has the same one."""
+    def _problem(self, resume: bool) -> str | None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return f"Another process is writing to {self.path}. Wait, or choose another --out."
+        exists = self._config.exists()
+        if resume and not exists:
+            return f"{self.path} holds no run to resume; leave --resume out to start one."
+        if exists and not resume:
+            return (
+                f"{self.path} holds another run. Continue it with --resume, or choose another "
+                "--out."
+            )
+        return None
+
+    def close(self) -> None:
+        """Lets other processes write to the folder."""
+        self._lock.close()
+
+    def check(self, config: Mapping[str, JSON]) -> None:
+        """Refuses settings that differ from those of the run being resumed."""
         if not self._config.exists():
-            write_json(self._config, config)
             return
-        differing = differences(read_json(self._config), config)
+        stored = read_json(self._config)
+        assert isinstance(stored, dict)
+        differing = differences({k: v for k, v in stored.items() if k in config}, config)
         if differing:
             raise ValueError(
                 f"{self.path} was started with another configuration: {'; '.join(differing)}. "
                 "Resume it with its own, or choose another --out."
             )
 
+    def claim(self, config: Mapping[str, JSON]) -> None:
+        """Writes the configuration down, or checks that the run being resumed has the same."""
+        self.check(config)
+        if not self._config.exists():
+            write_json(self._config, dict(config))
+
     def log(self, line: Mapping[str, JSON]) -> None:
         """Appends one line to `metrics.jsonl` and hands it to the system at once."""
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps({"time": round(time.time(), 3), **line}) + "\n")
+        text = json.dumps({"time": round(time.time(), 3), **line}) + "\n"
+        with (self.path / "metrics.jsonl").open("ab+") as file:
+            # A killed run may have left half a line, which must not swallow this one.
+            if file.tell() and not _ends_line(file):
+                text = "\n" + text
+            file.write(text.encode())
 
     def lines(self) -> list[dict[str, JSON]]:
         """The lines of `metrics.jsonl`; one that a killed run left half-written is passed over."""
@@ -75,10 +106,15 @@ class RunDirectory:
         return found
 
 
+def _ends_line(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
+
+
 def default_path(dataset: str, objective: str, architecture: str) -> pathlib.Path:
-    """A folder of its own for every run."""
+    """A folder of its own for every run of this machine."""
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    return pathlib.Path("runs") / f"{dataset}_{objective}_{architecture}_{now}"
+    return pathlib.Path("runs") / f"{dataset}_{objective}_{architecture}_{now}_{os.getpid()}"
 
 
 def read_json(path: pathlib.Path) -> JSON:
@@ -91,14 +127,15 @@ def read_json(path: pathlib.Path) -> JSON:
 
 def write_json(path: pathlib.Path, value: JSON) -> None:
     """Writes a file as a whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n")
 
 
-def differences(old: JSON, new: JSON, name: str = "") -> list[str]:
+def differences(old: Any, new: Any, name: str = "") -> list[str]:
     """`field: old → new` for every field of two configurations that is not the same."""
     if isinstance(old, dict) and isinstance(new, dict):
+        if old.get("type") != new.get("type"):
+            return [f"{name}: {old.get('type')} → {new.get('type')}"]
         keys = [k for k in {**old, **new} if name or k not in _FREE]
         return [
             line
@@ -106,6 +143,19 @@ def differences(old: JSON, new: JSON, name: str = "") -> list[str]:
             for line in differences(old.get(k), new.get(k), f"{name}.{k}" if name else k)
         ]
     return [] if old == new else [f"{name}: {json.dumps(old)} → {json.dumps(new)}"]
+
+
+def flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, JSON]]:
+    """Every setting of a configuration with its dotted name; parts come with their type."""
+    for key, entry in value.items():
+        if not isinstance(entry, dict):
+            yield f"{prefix}{key}", entry
+            continue
+        if "type" in entry:
+            yield f"{prefix}{key}", entry.get("member", entry["type"])
+        yield from flat(
+            {k: v for k, v in entry.items() if k not in ("type", "member")}, f"{prefix}{key}."
+        )
 
 
 def provenance() -> dict[str, JSON]:

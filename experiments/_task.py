@@ -4,10 +4,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.random as jr
+from jaxtyping import PRNGKeyArray
 
 from crlx import AbstractArchitecture, AbstractRows, AbstractSource, Learner, Progress, Spec
-
-from ._options import divisors
 
 
 class Task(eqx.Module):
@@ -15,8 +14,8 @@ class Task(eqx.Module):
 
     **Arguments:**
 
-    - `steps`, `interval`: gradient steps in all, and between evaluations; the second divides the
-      first.
+    - `steps`, `interval`: gradient steps in all, and between evaluations; the last evaluation
+      comes at the end.
     """
 
     learner: Learner[Any, Any, Any]
@@ -29,10 +28,10 @@ class Task(eqx.Module):
     batch_size: int
     seed: int
 
-    def init(self) -> tuple[Progress[Any, Any], jax.Array]:
-        """The start of the run, and the key of all its updates."""
-        nkey, ukey = jr.split(jr.key(self.seed))
-        return self.learner.init(self.architecture, self.spec, key=nkey), ukey
+    def init(self) -> tuple[Progress[Any, Any], PRNGKeyArray]:
+        """The start of the run, and the key of everything random in it."""
+        nkey, rkey = jr.split(jr.key(self.seed))
+        return self.learner.init(self.architecture, self.spec, key=nkey), rkey
 
 
 def count_parameters(params: Any) -> int:
@@ -41,8 +40,19 @@ def count_parameters(params: Any) -> int:
     return sum(math.prod(x.shape) for x in shaped)
 
 
-def chunk_length(interval: int, parameters: int) -> int:
-    """How many updates one compiled call makes: a divisor of the evaluation interval, about 500
-    for small networks and fewer for large ones, so that a call takes seconds."""
-    target = min(500.0, max(1.0, 5e8 / max(parameters, 1)))
-    return min(divisors(interval), key=lambda d: abs(math.log(d / target)))
+def divisors(number: int) -> list[int]:
+    """All of them, smallest first."""
+    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    return sorted({*small, *(number // d for d in small)})
+
+
+def chunk_length(interval: int, parameters: int, batch_size: int) -> int:
+    """How many updates one compiled call makes at most: about 500 for small networks and fewer
+    for large ones and large minibatches, so that a call takes seconds.
+
+    A divisor of the evaluation interval if one is near, so that all calls are equally long and
+    one program serves them all.
+    """
+    target = min(500.0, max(1.0, 1.3e11 / (parameters * batch_size)), float(interval))
+    near = [d for d in divisors(interval) if target / 2 <= d <= 2 * target]
+    return min(near, key=lambda d: abs(math.log(d / target)), default=int(target))

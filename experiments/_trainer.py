@@ -1,12 +1,15 @@
+import dataclasses
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
 from crlx import JSON, Checkpoints, Progress, best_actions, epoch
 from crlx.envs.ogbench import Evaluation, EvaluationStopped, Evaluator
@@ -22,6 +25,23 @@ from ._task import Task, chunk_length, count_parameters
 _SECONDS_BETWEEN_SAVES = 300
 
 
+@dataclasses.dataclass
+class Record:
+    """What a run has to tell beside its parameters; it travels in the checkpoints.
+
+    **Arguments:**
+
+    - `evaluations`: `step`, `overall_success` and the success of `tasks`, oldest first.
+    - `compile_seconds`: tracing and compiling, all processes of the run together.
+    - `updates`, `seconds`: gradient steps, and the time in compiled calls that they took.
+    """
+
+    evaluations: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    compile_seconds: float = 0.0
+    updates: int = 0
+    seconds: float = 0.0
+
+
 class Trainer:
     """The driver: advances in compiled chunks, evaluates, logs, saves, stops and resumes."""
 
@@ -30,15 +50,13 @@ class Trainer:
     ):
         self._task, self._evaluator = task, evaluator
         self._directory, self._reporter = directory, reporter
-        self._checkpoints = Checkpoints(directory.checkpoints)
         self._skeleton: Any = eqx.filter_eval_shape(task.init)
-        self._chunk = chunk_length(task.interval, count_parameters(self._skeleton[0].params))
+        parameters = count_parameters(self._skeleton[0].params)
+        self._chunk = chunk_length(task.interval, parameters, task.batch_size)
+        self._compiled: dict[int, Callable[[Any, Any], Any]] = {}
         self._stop = StopRequest()
-        self._compiled: Any = None
-        self._saved_at = time.monotonic()
-        self._seconds, self._updates, self._loss = 0.0, 0, math.nan
-        self.compile_seconds: float | None = None
-        self.evaluations: list[dict[str, Any]] = []
+        self._loss = math.nan
+        self.record = Record()
 
     def run(self) -> None:
         """Trains to the end.
@@ -46,18 +64,17 @@ class Trainer:
         Raises `Stopped` after a signal, with everything saved, and `Diverged` at the first
         metric that is not finite.
         """
-        self._progress, self._key = self._restore() or eqx.filter_jit(self._task.init)()
+        self._checkpoints = Checkpoints(self._directory.checkpoints)
+        self._saved_at = time.monotonic()
         try:
             with self._stop:
+                self._progress, key = self._restore() or eqx.filter_jit(self._task.init)()
+                self._key = key
+                self._source_key, self._update_key, self._measure_key = jr.split(key, 3)
                 while self._step < self._task.steps or not self._evaluated:
                     self._turn()
         finally:
             self._checkpoints.close()
-
-    @property
-    def updates_per_second(self) -> float | None:
-        """Gradient steps per second of this process, compilation and evaluations left out."""
-        return self._updates / self._seconds if self._updates else None
 
     @property
     def _step(self) -> int:
@@ -65,8 +82,9 @@ class Trainer:
 
     @property
     def _evaluated(self) -> bool:
-        due = self._step > 0 and self._step % self._task.interval == 0
-        return not due or any(e["step"] == self._step for e in self.evaluations)
+        step, task = self._step, self._task
+        due = step > 0 and (step % task.interval == 0 or step == task.steps)
+        return not due or any(e["step"] == step for e in self.record.evaluations)
 
     def _turn(self) -> None:
         if self._stop:
@@ -79,47 +97,52 @@ class Trainer:
                 self._save()
 
     def _advance(self) -> None:
-        kept = (self._task.learner, self._task.source, self._key)
-        if self._compiled is None:
-            self._reporter.say("Compiling ...")
-            self._compiled, self.compile_seconds = compile_ahead(
-                self._chunk_of_updates, kept, self._progress
-            )
-        before, start = self._step, time.perf_counter()
-        self._progress, metrics = self._compiled(kept, self._progress)
+        before, task = self._step, self._task
+        left = min(task.steps - before, task.interval - before % task.interval)
+        updates = min(self._chunk, left)
+        step = self._compile(updates)
+        start = time.perf_counter()
+        self._progress, metrics = step(self._kept, self._progress)
         metrics = {name: np.ravel(values) for name, values in jax.device_get(metrics).items()}
         seconds = time.perf_counter() - start
-        self._check_finite(metrics, before)
-        self._seconds, self._updates = self._seconds + seconds, self._updates + self._chunk
-        means: dict[str, JSON] = {name: float(np.mean(v)) for name, v in metrics.items()}
-        speed = self._chunk / seconds
-        self._directory.log({"step": self._step, **means, "updates_per_second": speed})
-        self._loss = float(np.mean(metrics["total/loss"]))
-        self._show(speed)
-
-    def _chunk_of_updates(self, kept: Any, progress: Progress[Any, Any]):
-        learner, source, key = kept
-        progress, _, metrics = epoch(
-            learner,
-            source,
-            progress,
-            source.init(key=key),
-            updates=self._chunk,
-            batch_size=self._task.batch_size,
-            key=key,
-        )
-        return progress, metrics
-
-    def _check_finite(self, metrics: Mapping[str, np.ndarray], before: int) -> None:
+        self.record.seconds += seconds
+        self.record.updates += updates
         problem = find_divergence(metrics)
-        if problem is None:
-            return
-        index, text = problem
+        sound = updates if problem is None else problem[0]
+        if sound:
+            means: dict[str, JSON] = {n: float(np.mean(v[:sound])) for n, v in metrics.items()}
+            speed = updates / seconds
+            self._directory.log({"step": before + sound, **means, "updates_per_second": speed})
+        if problem is not None:
+            self._diverge(before + 1 + problem[0], problem[1])
+        self._loss = float(np.mean(metrics["total/loss"]))
+        self._show(updates / seconds)
+
+    @property
+    def _kept(self) -> Any:
+        return self._task.learner, self._task.source, self._source_key, self._update_key
+
+    def _compile(self, updates: int) -> Callable[[Any, Any], Any]:
+        if updates not in self._compiled:
+            self._reporter.say("Compiling ...")
+
+            def several(kept: Any, progress: Any) -> Any:
+                learner, source, skey, ukey = kept
+                data, size = source.init(key=skey), self._task.batch_size
+                progress, _, metrics = epoch(
+                    learner, source, progress, data, updates=updates, batch_size=size, key=ukey
+                )
+                return progress, metrics
+
+            step, seconds = compile_ahead(several, self._kept, self._progress)
+            self._compiled[updates] = step
+            self.record.compile_seconds += seconds
+        return self._compiled[updates]
+
+    def _diverge(self, step: int, text: str) -> NoReturn:
         saved = self._checkpoints.steps()
         good = f"The last good checkpoint is that of step {saved[-1]}. " if saved else ""
-        raise Diverged(
-            f"Step {before + index + 1}: {text}. {good}A smaller --learning-rate may help."
-        )
+        raise Diverged(f"Step {step}: {text}. {good}A smaller --learning-rate may help.")
 
     def _evaluate(self) -> None:
         step, task = self._step, self._task
@@ -137,17 +160,11 @@ class Trainer:
         except EvaluationStopped:
             self._leave()
         self._reporter.finish("evaluating")
-        line: dict[str, Any] = {
-            "step": step,
-            "overall_success": found.overall_success,
-            "tasks": dict(found.tasks),
-        }
-        self.evaluations.append(line)
-        held_out = {f"validation/{k}": v for k, v in self._measure().items()}
-        seconds = time.perf_counter() - start
-        self._directory.log(
-            {**line, **held_out, "event": "evaluation", "evaluation_seconds": seconds}
-        )
+        line = {"step": step, "overall_success": found.overall_success, "tasks": found.tasks}
+        self.record.evaluations.append(line)
+        held_out = {f"validation/{name}": value for name, value in self._measure().items()}
+        seconds = {"evaluation_seconds": time.perf_counter() - start}
+        self._directory.log({**line, **held_out, **seconds, "event": "evaluation"})
         scores = ", ".join(f"{name} {score:.0%}" for name, score in found.tasks.items())
         self._reporter.say(f"Step {step:,}: success {found.overall_success:.1%} ({scores})")
         self._draw(found)
@@ -156,18 +173,19 @@ class Trainer:
     def _measure(self) -> dict[str, float]:
         task = self._task
         measured = _measure(
-            task.learner, self._progress, task.validation, task.batch_size, self._key
+            task.learner, self._progress, task.validation, task.batch_size, self._measure_key
         )
         return {name: float(value) for name, value in measured.items()}
 
     def _draw(self, found: Evaluation) -> None:
         path = self._directory.path
-        plot_curve(self._directory.lines(), self.evaluations, path / "curve.png")
+        plot_curve(self._directory.lines(), self.record.evaluations, path / "curve.png")
         if self._evaluator.maze is not None:
             plot_trajectories(self._evaluator.maze, found, path / "trajectories.png")
 
     def _show(self, speed: float) -> None:
-        success = f"{self.evaluations[-1]['overall_success']:.1%}" if self.evaluations else "–"
+        last = self.record.evaluations[-1:]
+        success = f"{last[0]['overall_success']:.1%}" if last else "–"
         figures = f"{speed:.1f} updates/s  loss {self._loss:.3f}  success {success}"
         self._reporter.update("training", self._step, self._task.steps, figures)
 
@@ -175,17 +193,17 @@ class Trainer:
         progress = self._progress
         rest = (progress.state, progress.opt_state, progress.step, self._key)
         items = {"params": progress.params, "rest": rest}
-        self._checkpoints.save(self._step, items, {"evaluations": list(self.evaluations)})
+        self._checkpoints.save(self._step, items, dataclasses.asdict(self.record))
         self._saved_at = time.monotonic()
 
-    def _restore(self) -> tuple[Progress[Any, Any], jax.Array] | None:
+    def _restore(self) -> tuple[Progress[Any, Any], PRNGKeyArray] | None:
         progress, key = self._skeleton
         rest = (progress.state, progress.opt_state, progress.step, key)
         found = self._checkpoints.restore({"params": progress.params, "rest": rest})
         if found is None:
             return None
-        self._checkpoints.discard_after(found.step)
-        self.evaluations = list(found.note["evaluations"])
+        self._checkpoints.set_aside(found.step)
+        self.record = Record(**found.note)
         self._reporter.say(f"Resuming from step {found.step:,}.")
         state, opt_state, step, key = found.items["rest"]
         return Progress(found.items["params"], state, opt_state, step), key

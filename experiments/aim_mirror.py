@@ -11,6 +11,8 @@ from typing import Annotated, Any
 import tyro
 from aim import Repo, Run
 
+from crlx import replacing
+
 _PAUSE = 1.0  # Seconds between two looks at the log.
 
 
@@ -72,9 +74,8 @@ def _open(mirror: Mirror) -> tuple[Run, int]:
 
 
 def _note(run_dir: pathlib.Path, run: str, position: int) -> None:
-    partial = run_dir / f".aim.json.{os.getpid()}"
-    partial.write_text(json.dumps({"run": run, "bytes": position}))
-    os.replace(partial, run_dir / "aim.json")
+    with replacing(run_dir / "aim.json") as temporary:
+        temporary.write_text(json.dumps({"run": run, "bytes": position}))
 
 
 def _rows(log: pathlib.Path, position: int) -> Iterator[tuple[dict[str, Any], int]]:

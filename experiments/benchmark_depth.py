@@ -39,6 +39,12 @@ class Options:
     out: pathlib.Path | None = None
     """A JSON file to write; the plot goes beside it, as PNG."""
 
+    def __post_init__(self):
+        for name in ("batch_size", "repeats", "seconds_to_compile"):
+            if not getattr(self, name) > 0:
+                flag = name.replace("_", "-")
+                raise ValueError(f"--{flag} must be positive; got {getattr(self, name)}.")
+
     def build(self, depth: int) -> AbstractArchitecture:
         """The networks of that depth."""
         kinds = {"residual": ResidualNetworks, "mlp": MLPNetworks}
@@ -46,35 +52,47 @@ class Options:
 
 
 def main(options: Options) -> None:
+    architectures = {depth: options.build(depth) for depth in options.depths}
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
     console = Console(highlight=False, soft_wrap=True)
     rows: list[dict[str, JSON]] = []
     loops = True
-    architectures = {depth: options.build(depth) for depth in options.depths}
     for depth, scanned in architectures.items():
         for twin, architecture in (("scan", scanned), ("loop", Looped(scanned))):
             if twin == "loop" and not loops:
                 continue
-            limit = options.seconds_to_compile if twin == "loop" else 3600.0
-            found = measure_apart(
-                architecture,
-                seconds_to_compile=limit,
-                batch_size=options.batch_size,
-                compilations=1 if twin == "loop" else options.repeats,
-                calls=options.repeats,
-            )
+            found = _measure(architecture, twin, options)
             if found is None:
-                loops = twin != "loop"
-                console.print(f"{twin} at depth {depth}: not compiled in {limit:g} s, left out")
+                loops = False
+                limit = f"{options.seconds_to_compile:g} s"
+                console.print(f"depth {depth}, twin {twin}: not compiled in {limit}, left out")
                 continue
-            rows.append(
-                {"architecture": options.architecture, "depth": depth, "twin": twin, **found}
-            )
-            console.print(_line(rows[-1]))
+            row = {"architecture": options.architecture, "depth": depth, "twin": twin, **found}
+            rows.append(row)
+            console.print(_line(row))
+            if options.out is not None:
+                _write(rows, options, options.out)
     console.print(_table(rows, options))
-    if options.out is not None:
-        settings = {"width": options.width, "batch_size": options.batch_size}
-        write_json(options.out, {**provenance(), "settings": settings, "rows": rows})
-        plot_depth(rows, options.out.with_suffix(".png"))
+
+
+def _measure(
+    architecture: AbstractArchitecture, twin: str, options: Options
+) -> dict[str, float] | None:
+    return measure_apart(
+        architecture,
+        # A scan gets all the time that it needs.
+        seconds_to_compile=options.seconds_to_compile if twin == "loop" else None,
+        batch_size=options.batch_size,
+        compilations=1 if twin == "loop" else options.repeats,
+        calls=options.repeats,
+    )
+
+
+def _write(rows: list[dict[str, JSON]], options: Options, path: pathlib.Path) -> None:
+    settings = {"width": options.width, "batch_size": options.batch_size}
+    write_json(path, {**provenance(), "settings": settings, "rows": rows})
+    plot_depth(rows, path.with_suffix(".png"))
 
 
 def _line(row: dict[str, JSON]) -> str:
@@ -100,5 +118,5 @@ def _show(value: JSON) -> str:
 if __name__ == "__main__":
     try:
         main(tyro.cli(Options))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"Error: {error}")

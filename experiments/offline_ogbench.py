@@ -1,9 +1,11 @@
 """Offline goal-conditioned RL on OGBench: `python experiments/offline_ogbench.py --help`."""
 
 import dataclasses
+import hashlib
 import sys
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from crlx import JSON, Learner, Offline, OfflineRows, Spec, Step, encode, standardization
@@ -12,7 +14,7 @@ from experiments._divergence import Diverged
 from experiments._options import Options, parse
 from experiments._reporter import Reporter
 from experiments._results import conclude
-from experiments._run_directory import RunDirectory, default_path, provenance
+from experiments._run_directory import RunDirectory, default_path, flat, provenance
 from experiments._stop import Stopped
 from experiments._task import Task
 from experiments._tracker import finish_mirror, start_mirror
@@ -24,25 +26,35 @@ def main(options: Options) -> None:
         options.dataset, options.objective_name, options.architecture_name
     )
     directory = RunDirectory(out, resume=options.resume)
+    try:
+        _run(options, directory)
+    finally:
+        directory.close()
+
+
+def _run(options: Options, directory: RunDirectory) -> None:
+    config = _fields(options)
+    directory.check(config)
     with Reporter() as reporter:
         evaluator = Evaluator(
             environment_name(options.dataset), episodes=options.episodes, seed=options.seed
         )
         train, validation = _load(options, reporter)
         task = _task(options, train, validation, evaluator)
-        config = {**_fields(options), "spec": encode(task.spec)}
+        trainer = Trainer(task, evaluator, directory, reporter)
+        config |= {"spec": encode(task.spec), "dataset_digest": _digest(train)}
         directory.claim(config)
         facts = provenance()
         directory.log({"event": "start", "config": config, **facts})
-        _describe(options, directory, reporter)
+        reporter.say(f"Writing to {directory.path}")
+        reporter.say("\n".join(f"  {name:<32} {value}" for name, value in flat(config)))
         mirror = start_mirror(directory.path) if options.aim else None
-        trainer = Trainer(task, evaluator, directory, reporter)
         try:
             trainer.run()
+            conclude(config, facts, trainer, directory)
         finally:
             directory.log({"event": "end"})
             finish_mirror(mirror, timeout=30)
-    conclude(config, facts, trainer, directory)
 
 
 def _load(options: Options, reporter: Reporter) -> tuple[Dataset, Dataset]:
@@ -81,21 +93,26 @@ def _rows(data: Dataset) -> OfflineRows:
     return OfflineRows(Step(observations, jnp.asarray(data.actions), observations), data.terminals)
 
 
-def _describe(options: Options, directory: RunDirectory, reporter: Reporter) -> None:
-    reporter.say(f"Writing to {directory.path}")
-    for name in ("dataset", "objective", "architecture", "steps", "batch_size", "seed"):
-        reporter.say(f"  {name:<13} {getattr(options, name)}")
+def _digest(data: Dataset) -> str:
+    """Tells whether a resumed run finds the data that it was started with."""
+    digest = hashlib.sha256()
+    for array in (data.observations, data.actions, data.terminals):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _fields(options: Options) -> dict[str, JSON]:
-    return {f.name: encode(getattr(options, f.name)) for f in dataclasses.fields(options)}
+    names = (f.name for f in dataclasses.fields(options) if f.name != "resume")
+    return {name: encode(getattr(options, name)) for name in names}
 
 
 if __name__ == "__main__":
     try:
         main(parse(sys.argv[1:]))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Interrupted.")
     except (Diverged, Stopped) as end:
         print(end, file=sys.stderr)
         sys.exit(end.exit_code)

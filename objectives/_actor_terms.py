@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from crlx import AbstractActor, AbstractDistribution, Metrics
+from crlx import AbstractActor, AbstractArchitecture, AbstractDistribution, Metrics, Spec
 
 if TYPE_CHECKING:
     from typing import ClassVar as AbstractClassVar  # What type checkers take it for.
@@ -37,7 +37,7 @@ class AbstractActorTerm(eqx.Module):
     needs_advantage: AbstractClassVar[bool]
 
     @abc.abstractmethod
-    def init(self, action_size: int) -> PyTree:
+    def init(self, architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray) -> PyTree:
         """The term's own trainables, or None."""
 
     @abc.abstractmethod
@@ -87,8 +87,8 @@ class DDPGBC(AbstractActorTerm):
     def __check_init__(self):
         _check_non_negative("alpha", self.alpha)
 
-    def init(self, action_size: int) -> None:
-        del action_size
+    def init(self, architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray) -> None:
+        del architecture, spec, key
 
     def __call__(self, trainables, actor, batch, *, score, advantage, key):
         del trainables, advantage, key
@@ -123,8 +123,8 @@ class AWR(AbstractActorTerm):
         _check_non_negative("alpha", self.alpha)
         _check_non_negative("cap", self.cap)
 
-    def init(self, action_size: int) -> None:
-        del action_size
+    def init(self, architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray) -> None:
+        del architecture, spec, key
 
     def __call__(self, trainables, actor, batch, *, score, advantage, key):
         del trainables, score, key
@@ -158,9 +158,11 @@ class MaxEntropy(AbstractActorTerm):
     needs_score: ClassVar[bool] = True
     needs_advantage: ClassVar[bool] = False
 
-    def init(self, action_size: int) -> Float[Array, ""]:
+    def init(
+        self, architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray
+    ) -> Float[Array, ""]:
         """The logarithm of the temperature."""
-        del action_size
+        del architecture, spec, key
         return jnp.zeros((), jnp.float32)
 
     def __call__(self, trainables, actor, batch, *, score, advantage, key):

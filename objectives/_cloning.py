@@ -18,6 +18,8 @@ from ._actor_terms import ActorBatch, act, log_probs, saturation
 
 
 class GCBCParams(eqx.Module):
+    """Cloning trains nothing but the actor."""
+
     actor: AbstractActor
 
 

@@ -33,6 +33,8 @@ class ContrastiveParams(eqx.Module):
 
 
 class ContrastiveBatch(eqx.Module):
+    """Rows, each with a goal for the critic and one for the actor."""
+
     observation: Float[Array, "batch obs"]
     action: Float[Array, "batch act"]
     goal: Float[Array, "batch goal"]
@@ -75,7 +77,7 @@ class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
     def init(
         self, architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray
     ) -> tuple[ContrastiveParams, None]:
-        ckey, akey, vkey = jr.split(key, 3)
+        ckey, akey, vkey, tkey = jr.split(key, 4)
 
         def critics(spec: Spec, size: int, key: PRNGKeyArray) -> Ensemble:
             return Ensemble(lambda key: architecture.critic(spec, key=key), size, key=key)
@@ -84,7 +86,7 @@ class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
         if self.actor.needs_advantage:
             value = critics(dataclasses.replace(spec, action_size=0), 1, vkey)
         actor = architecture.actor(spec, key=akey)
-        term = self.actor.init(spec.action_size)
+        term = self.actor.init(architecture, spec, key=tkey)
         critic = critics(spec, self.ensemble, ckey)
         return ContrastiveParams(critic, actor, value, term), None
 
@@ -103,6 +105,8 @@ class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
         self, params: ContrastiveParams, state: None, batch: ContrastiveBatch, *, key: PRNGKeyArray
     ) -> tuple[Float[Array, ""], Metrics]:
         del state
+        if len(batch.goal) < 2:
+            raise ValueError("A contrast needs negatives: use a batch of at least 2 rows.")
         critic_loss, critic_metrics = self._contrast(params.critic, batch, batch.action)
         actor_loss, actor_metrics = self._actor(params, batch, key=key)
         metrics = {f"critic/{k}": v for k, v in critic_metrics.items()}

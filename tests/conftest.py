@@ -31,3 +31,13 @@ def getkey():
 
     keys = map(jr.key, range(2026, 3026))
     return lambda: next(keys)
+
+
+@pytest.fixture
+def lightly_compiled():
+    """Compiles faster and runs slower, for tests that compile much and compute little."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -5,9 +5,11 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from architectures import Gaussian, TanhGaussian
-from crlx import AbstractActor, AbstractDistribution
+from architectures import Gaussian, ResidualNetworks, TanhGaussian
+from crlx import AbstractActor, AbstractDistribution, Spec
 from objectives import AWR, DDPGBC, ActorBatch, MaxEntropy
+
+BUILD = ResidualNetworks(width=8), Spec(3, 2, 3)
 
 ROWS, OBS, GOAL, ACT = 12, 3, 2, 2
 
@@ -255,9 +257,9 @@ def test_max_entropy_draws_fresh_noise_for_every_row():
 
 def test_trainables():
     """Only the temperature is trained; it starts at one."""
-    assert DDPGBC().init(ACT) is None
-    assert AWR().init(ACT) is None
-    log_alpha = MaxEntropy().init(ACT)
+    assert DDPGBC().init(*BUILD, key=jr.key(0)) is None
+    assert AWR().init(*BUILD, key=jr.key(0)) is None
+    log_alpha = MaxEntropy().init(*BUILD, key=jr.key(0))
     assert (log_alpha, log_alpha.dtype, log_alpha.shape) == (0, jnp.float32, ())
 
 
@@ -271,7 +273,7 @@ def test_missing_needs_are_refused(term):
     problem = Problem(10)
     with pytest.raises(ValueError, match="does not supply"):
         term(
-            term.init(ACT),
+            term.init(*BUILD, key=jr.key(0)),
             problem.actor,
             problem.batch,
             score=None,

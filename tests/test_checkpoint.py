@@ -51,12 +51,12 @@ def test_only_the_newest_are_kept(tmp_path, learner):
     assert Checkpoints(tmp_path).steps() == [2, 3]
 
 
-def test_a_step_may_be_written_again(tmp_path, learner):
+def test_a_step_keeps_its_first_checkpoint(tmp_path, learner):
     _write(tmp_path, learner, (1,))
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, _state(learner, 7), {})
     checkpoints.close()
-    assert eqx.tree_equal(_read(tmp_path, learner).items, _state(learner, 7))
+    assert eqx.tree_equal(_read(tmp_path, learner).items, _state(learner, 1))
 
 
 def test_an_empty_directory_holds_none(tmp_path, learner):
@@ -123,8 +123,14 @@ def test_a_change_that_storage_does_not_notice_is_found(tmp_path, learner, monke
     assert found.step == 1
 
 
-def test_later_checkpoints_can_be_discarded(tmp_path, learner):
-    _write(tmp_path, learner, (1, 2))
-    checkpoints = Checkpoints(tmp_path)
-    checkpoints.discard_after(1)
+def test_checkpoints_set_aside_make_room_and_are_not_lost(tmp_path, learner):
+    directory = tmp_path / "checkpoints"
+    _write(directory, learner, (1, 2))
+    checkpoints = Checkpoints(directory)
+    checkpoints.set_aside(1)
     assert checkpoints.steps() == [1]
+    checkpoints.save(2, _state(learner, 7), {})
+    checkpoints.close()
+    assert eqx.tree_equal(_read(directory, learner).items, _state(learner, 7))
+    (kept,) = (tmp_path / "checkpoints-unreadable").iterdir()
+    assert (kept / "params").is_dir()

@@ -63,10 +63,11 @@ from objectives import (
     Symmetric,
 )
 
+pytestmark = pytest.mark.usefixtures("lightly_compiled")
+
 SPEC = Spec(3, 2, 2)
 MLP = MLPNetworks(depth=1, width=8, dim=4)
-RESIDUAL = ResidualNetworks(depth=4, width=8, dim=4)
-SQUASHED = ResidualNetworks(depth=4, width=8, dim=4, squashed=True, learn_scale=True)
+RESIDUAL = ResidualNetworks(depth=4, width=8, dim=4, squashed=True, learn_scale=True)
 
 CRITIC = {"critic/loss": {"critic"}}
 ACTOR = {"actor/loss": {"actor"}}
@@ -77,9 +78,8 @@ VALUE = {"value/loss": {"value"}}
 OBJECTIVES = {
     "forward": (Contrastive(Forward(), DDPGBC()), MLP, CRITIC | ACTOR),
     "backward": (Contrastive(Backward(), AWR()), MLP, CRITIC | VALUE | ACTOR),
-    "symmetric": (Contrastive(Symmetric(), MaxEntropy()), MLP, CRITIC | TEMPERED),
+    "symmetric": (Contrastive(Symmetric(), MaxEntropy()), RESIDUAL, CRITIC | TEMPERED),
     "binary": (Contrastive(Binary(), DDPGBC(), ensemble=2), MLP, CRITIC | ACTOR),
-    "paper": (Contrastive(Forward(), MaxEntropy()), SQUASHED, CRITIC | TEMPERED),
     "gcbc": (GCBC(), MLP, ACTOR),
 }
 # Strategies, and whether their goals come from the row's own trajectory.
@@ -111,7 +111,7 @@ ENCODERS = {
     ),
 }
 ENERGIES = (Norm(), SquaredNorm(), L1(), Dot(), ScaledDot(), Cosine())
-ARCHITECTURES = {"residual": RESIDUAL, "squashed": SQUASHED, "mlp": MLP}
+ARCHITECTURES = {"residual": RESIDUAL, "mlp": MLP}
 
 
 @pytest.fixture(scope="module")

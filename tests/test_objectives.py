@@ -195,8 +195,8 @@ class Probe(AbstractActorTerm):
     needs_score = True
     needs_advantage = True
 
-    def init(self, action_size):
-        return jnp.full(action_size, 0.3)
+    def init(self, architecture, spec, *, key):
+        return jnp.full(spec.action_size, 0.3)
 
     def __call__(self, trainables, actor, batch, *, score, advantage, key):
         seen = {"score": score(jnp.sin(batch.action) + trainables[None])}

@@ -17,7 +17,8 @@ from crlx import load_policy
 from crlx.envs.ogbench import collect
 from experiments._divergence import Diverged
 from experiments._options import parse
-from experiments._stop import Stopped
+from experiments._run_directory import RunDirectory
+from experiments._task import chunk_length
 from experiments.offline_ogbench import main
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -170,8 +171,67 @@ def test_another_configuration_is_not_resumed(finished):
 
 
 def test_another_objective_is_not_resumed(finished):
-    with pytest.raises(ValueError, match=r'objective_name: "infonce" → "gcbc"'):
+    with pytest.raises(ValueError, match=r"objective: objectives\.Contrastive → objectives\.GCBC"):
         main(parse(["--resume", "--out", str(finished), "--objective", "gcbc"]))
+
+
+def test_a_finished_run_can_be_resumed_and_stays_the_same(finished):
+    before = json.loads((finished / "results.json").read_text())
+    main(parse(["--resume", "--out", str(finished)]))
+    assert json.loads((finished / "results.json").read_text()) == before
+
+
+def test_flags_may_be_repeated_when_resuming(data, finished):
+    options = parse(["--resume", *_flags(data, finished)])
+    assert options.architecture.width == 8
+    assert options.steps == 40
+    spelt_otherwise = ["--resume", "--out", str(finished), "--architecture.width", "8"]
+    assert parse(spelt_otherwise).architecture == options.architecture
+
+
+def test_a_folder_serves_one_process_at_a_time(data, tmp_path):
+    out = tmp_path / "run"
+    held = RunDirectory(out, resume=False)
+    with pytest.raises(ValueError, match="Another process is writing"):
+        main(parse(_flags(data, out)))
+    held.close()
+
+
+def test_other_data_are_not_resumed(finished, tmp_path):
+    other = collect(DATASET, tmp_path, episodes=20, length=200, seed=1)
+    with pytest.raises(ValueError, match="dataset_digest"):
+        main(parse(["--resume", "--out", str(finished), "--dataset-path", str(other)]))
+
+
+def test_a_line_that_was_cut_short_does_not_swallow_the_next(tmp_path):
+    directory = RunDirectory(tmp_path / "run", resume=False)
+    directory.log({"step": 1})
+    with (directory.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "los')
+    directory.log({"step": 3})
+    directory.close()
+    assert [line["step"] for line in directory.lines()] == [1, 3]
+
+
+def test_any_number_of_steps_is_trained_and_evaluated_at_the_end(data, tmp_path):
+    out = tmp_path / "run"
+    main(parse(_flags(data, out, "--steps", "7", "--eval-every", "5")))
+    results = json.loads((out / "results.json").read_text())
+    assert [e["step"] for e in results["evaluations"]] == [5, 7]
+
+
+@pytest.mark.parametrize(
+    ("interval", "parameters", "batch", "expected"),
+    [
+        (1000, 10**6, 256, 500),
+        (5003, 10**6, 256, 500),
+        (20, 10**6, 256, 20),
+        (100_000, 4_600_000, 1024, 25),
+        (4, 2 * 10**8, 256, 2),
+    ],
+)
+def test_calls_take_seconds(interval, parameters, batch, expected):
+    assert chunk_length(interval, parameters, batch) == expected
 
 
 def test_a_directory_with_a_run_is_not_overwritten(data, finished):
@@ -200,58 +260,3 @@ def test_a_loss_that_is_not_a_number_stops_the_run(data, tmp_path):
         main(parse(_flags(data, out, "--learning-rate", "1e30")))
     assert "learning-rate" in str(caught.value)
     assert not (out / "results.json").exists()
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--dataset", "pointmaze-medum-navigate-local"], "pointmaze-medium-navigate-local"),
-        (["--objective", "infonse"], "did you mean 'infonce'"),
-        (["--architecture", "residul"], "did you mean 'residual'"),
-        (["--energy", "norn"], "did you mean 'norm'"),
-        (["--actor", "ddpg"], "did you mean 'ddpgbc'"),
-        (["--depth", "6"], "multiple of 4"),
-        (["--width", "0"], "must be positive"),
-        (["--architecture", "mlp", "--depth", "0"], "1 or more"),
-    ],
-)
-def test_impossible_parts_are_refused(flags, message):
-    with pytest.raises(ValueError, match=message):
-        parse(flags)
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--steps", "0"], "--steps must be positive"),
-        (["--steps", "-5"], "--steps must be positive"),
-        (["--batch-size", "0"], "--batch-size must be positive"),
-        (["--episodes", "0"], "--episodes must be positive"),
-        (["--learning-rate", "0"], "--learning-rate must be positive"),
-        (["--steps", "100", "--eval-every", "30"], "Use 25"),
-    ],
-)
-def test_impossible_numbers_are_refused(flags, message, capsys):
-    with pytest.raises(SystemExit):
-        parse(flags)
-    printed = " ".join(capsys.readouterr().err.replace("│", "").split())
-    assert message in printed
-
-
-def test_help_names_the_settings_of_the_dataset(capsys):
-    with pytest.raises(SystemExit):
-        parse(["--help", "--dataset", "antmaze-giant-navigate-v0"])
-    printed = " ".join(capsys.readouterr().out.replace("│", "").split())
-    assert "--objective.actor.alpha FLOAT Weight of cloning. (default: 0.1)" in printed
-    assert "--objective.goals.discount FLOAT" in printed
-    assert "(default: 0.995)" in printed
-
-
-def test_nested_fields_are_flags():
-    options = parse(["--objective.actor.alpha", "0.7", "--architecture.dim", "5"])
-    assert options.objective.actor.alpha == 0.7
-    assert options.architecture.dim == 5
-
-
-def test_stopping_tells_the_shell():
-    assert Stopped(signal.SIGTERM, "").exit_code == 143

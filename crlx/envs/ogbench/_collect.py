@@ -3,7 +3,9 @@ import pathlib
 import numpy as np
 import numpy.typing as npt
 
-from ._files import OnProgress, replacing, validation_path
+from crlx import replacing
+
+from ._files import OnProgress, validation_path
 from ._names import LOCAL, Size
 from ._pointmaze import PointMaze
 from ._rollout import Record, rollout

@@ -10,8 +10,10 @@ import urllib.request
 import zipfile
 from collections.abc import Callable, Sequence
 
+from crlx import replacing
+
 from ._errors import DatasetError
-from ._files import DAMAGE, OnProgress, replacing, validation_path
+from ._files import DAMAGE, OnProgress, validation_path
 from ._names import LOCAL, check_name, local_name
 
 MIRRORS = (

@@ -1,12 +1,9 @@
-import contextlib
 import dataclasses
-import os
 import pathlib
 import typing
-import uuid
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -145,23 +142,3 @@ def _check_episodes(terminals: npt.NDArray[np.bool_]) -> None:
             "transition. Terminals belong on the last row of an episode only; this also happens "
             "to a file in the compact layout, which marks the last two."
         )
-
-
-@contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Writes a file whole or not at all.
-
-    **Arguments:**
-
-    - `path`: the file to write; its directory is made.
-
-    **Returns:** a context with a name of its own per writer, moved to `path` if the body
-    succeeds and removed if it does not.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

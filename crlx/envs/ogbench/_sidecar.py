@@ -4,8 +4,10 @@ import importlib.metadata
 import json
 import pathlib
 
+from crlx import replacing
+
 from ._errors import DatasetError
-from ._files import replacing, validation_path
+from ._files import validation_path
 from ._names import LOCAL, check_name
 
 _LIBRARIES = ("mujoco", "ogbench", "numpy")

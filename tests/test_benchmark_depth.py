@@ -1,0 +1,51 @@
+import json
+
+import jax
+import pytest
+
+from architectures import ResidualNetworks, Sequential, Stacked
+from crlx import Spec
+from experiments._depth import Looped, measure, measure_apart
+from experiments.benchmark_depth import Options, main
+
+SMALL = {"batch_size": 8, "compilations": 1, "calls": 1}
+
+
+def test_twins_compute_the_same_update():
+    scanned = ResidualNetworks(depth=8, width=8)
+    rows = [list(measure(a, **SMALL))[-1] for a in (scanned, Looped(scanned))]
+    assert rows[0]["loss"] == pytest.approx(rows[1]["loss"], rel=1e-4)
+    assert all(row["peak_bytes"] > 0 and row["seconds_per_update"] > 0 for row in rows)
+
+
+def test_the_twin_has_no_scan_left(getkey):
+    critic = Looped(ResidualNetworks(depth=8, width=8)).critic(Spec(3, 2, 3), key=getkey())
+    kinds = jax.tree.leaves(critic, is_leaf=lambda n: isinstance(n, Stacked | Sequential))
+    assert any(isinstance(node, Sequential) for node in kinds)
+    assert not any(isinstance(node, Stacked) for node in kinds)
+
+
+def test_rows_are_written_as_promised(tmp_path):
+    out = tmp_path / "new" / "depth.json"
+    main(Options(depths=(4,), width=8, batch_size=8, repeats=1, out=out))
+    found = json.loads(out.read_text())
+    assert {(row["depth"], row["twin"]) for row in found["rows"]} == {(4, "scan"), (4, "loop")}
+    promised = {"architecture", "depth", "twin", "compile_seconds", "seconds_per_update"}
+    assert all(promised | {"peak_bytes"} <= row.keys() for row in found["rows"])
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_compiles_too_long_is_left_out():
+    network = Looped(ResidualNetworks(depth=16, width=8))
+    assert measure_apart(network, seconds_to_compile=0.01, **SMALL) is None
+
+
+def test_a_measurement_that_fails_is_not_waited_for():
+    with pytest.raises(RuntimeError, match="ended early"):
+        measure_apart(ResidualNetworks(width=8), seconds_to_compile=None, **{**SMALL, "calls": -1})
+
+
+@pytest.mark.parametrize("field", ["batch_size", "repeats", "seconds_to_compile"])
+def test_impossible_numbers_are_refused(field):
+    with pytest.raises(ValueError, match="must be positive"):
+        Options(**{field: 0})
