@@ -28,6 +28,7 @@ def check_hindsight(
     left = jnp.repeat(jnp.asarray(LEFT, jnp.int32), 64)
     index = jr.randint(skey, left.shape, 0, 1_000_000)
     choose = eqx.filter_jit(lambda index, last, key: hindsight(index, last, key=key))
+    goal = index
     for k in keys:
         goal = choose(index, index + left, k)
         _check_type(goal, index)

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -7,7 +8,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._networks import AbstractEncoder, AbstractEnergy, pairwise
+from .._networks import AbstractEnergy, pairwise
 from ._require import named_arrays, require, require_close, require_finite, require_same_structure
 
 Vector = Float[Array, " size"]
@@ -40,9 +41,7 @@ def check_encoder(
     check_reached(total, (encoder, x), "encoder")
 
 
-def check_block(
-    make: Callable[..., AbstractEncoder | eqx.Module], width: int, *, key: PRNGKeyArray
-) -> None:
+def check_block(make: Callable[..., Any], width: int, *, key: PRNGKeyArray) -> None:
     """An encoder that preserves the shape and that stacks: scanned copies equal a loop.
 
     **Arguments:**

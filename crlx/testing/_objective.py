@@ -69,7 +69,8 @@ def check_objective(
     require_finite(trials, "After two updates, progress and metrics: ")
     wild = eqx.tree_at(lambda p: p.params, progress, perturb(progress.params, key=pkey))
     trials += [probe(wild, batch, key=nkey) for batch in batches]
-    check_gradients([progress.opt_state[0] for progress, _ in trials])
+    recorded: list[Any] = [progress.opt_state for progress, _ in trials]
+    check_gradients([state[0] for state in recorded])
     check_metrics([metrics for _, metrics in trials], may_vanish)
     _check_policy(objective, after.params, spec, rows)
 

@@ -8,6 +8,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from .._networks import AbstractActor
 from .._rows import AbstractRows
 from .._source import AbstractSource, Data
+from .._types import Metrics
 from ._jaxprs import check_memory, stored
 from ._loss import NAME
 from ._require import require, require_close, require_finite, require_same_structure
@@ -59,14 +60,16 @@ def check_source(
     - `batch_size`: how many rows to draw.
     """
     ikey, ckey, dkey = jr.split(key, 3)
-    first = data = source.init(key=ikey)
+    first = before = data = source.init(key=ikey)
     require_close(source.init(key=ikey), data, "`init`, twice with one key: ", rtol=0.0, atol=0.0)
     collect = eqx.filter_jit(source.collect)
-    for k in jr.split(ckey, collections):
+    metrics: Metrics = {}
+    keys = jr.split(ckey, collections)
+    for k in keys:
         before = data
         data, metrics = collect(data, actor, key=k)
         require_same_structure(before, data, "After `collect`, data")
-    again, _ = collect(before, actor, key=k)
+    again, _ = collect(before, actor, key=keys[-1])
     require_close(again, data, "`collect`, twice from one state: ", rtol=0.0, atol=0.0)
     require_same_structure(first, data, "After all collections, data")
     for name, metric in metrics.items():

@@ -19,11 +19,11 @@ def numbered_rows(lengths: Sequence[int]) -> OfflineRows:
 
     - `lengths`: rows of each trajectory, at least two: the last is a successor only.
     """
-    lengths = np.asarray(lengths)
-    row = np.arange(lengths.sum(), dtype=np.float32)
-    trajectory = np.repeat(np.arange(len(lengths), dtype=np.float32), lengths)
+    sizes = np.asarray(lengths)
+    row = np.arange(sizes.sum(), dtype=np.float32)
+    trajectory = np.repeat(np.arange(len(sizes), dtype=np.float32), sizes)
     pair = jnp.asarray(np.stack([row, trajectory], axis=1))
-    return OfflineRows(Step(pair, pair[:, :1], pair), terminals(lengths))
+    return OfflineRows(Step(pair, pair[:, :1], pair), terminals(sizes))
 
 
 def random_rows(spec: Spec, lengths: Sequence[int], *, key: PRNGKeyArray) -> OfflineRows:
@@ -35,14 +35,14 @@ def random_rows(spec: Spec, lengths: Sequence[int], *, key: PRNGKeyArray) -> Off
     - `lengths`: rows of each trajectory, at least two.
     """
     okey, akey, gkey = jr.split(key, 3)
-    lengths = np.asarray(lengths)
-    count = int(lengths.sum())
+    sizes = np.asarray(lengths)
+    count = int(sizes.sum())
     steps = Step(
         jr.normal(okey, (count, spec.observation_size)),
         jr.uniform(akey, (count, spec.action_size), minval=-1, maxval=1),
         jr.normal(gkey, (count, spec.goal_size)),
     )
-    return OfflineRows(steps, terminals(lengths))
+    return OfflineRows(steps, terminals(sizes))
 
 
 def terminals(lengths: Int[np.ndarray, " trajectories"]) -> Bool[np.ndarray, " rows"]:
