@@ -2,6 +2,8 @@
 
 import functools
 
+import equinox as eqx
+import jax
 import jax.random as jr
 import numpy as np
 import pytest
@@ -30,6 +32,7 @@ from crlx import (
     Anywhere,
     ClippedGeometric,
     Current,
+    Ensemble,
     Final,
     Geometric,
     Mixture,
@@ -168,3 +171,17 @@ def test_source(rows, getkey):
 
 def test_rows(rows, getkey):
     check_rows(rows, np.setdiff1d(np.arange(200), [39, 41, 101, 108, 199]), key=getkey())
+
+
+def test_ensemble(getkey):
+    ensemble = Ensemble(lambda key: MLP.critic(SPEC, key=key), 3, key=getkey())
+    inputs = [jr.normal(getkey(), (rows, size)) for rows, size in ((4, 3), (4, 2), (5, 2))]
+    table = ensemble.pairs(*inputs)
+    assert table.shape == (3, 4, 5)
+    arrays, static = eqx.partition(ensemble.members, eqx.is_array)
+    for i, scores in enumerate(table):
+        member = eqx.combine(jax.tree.map(lambda x, i=i: x[i], arrays), static)
+        np.testing.assert_allclose(scores, member.pairs(*inputs), rtol=1e-5, atol=1e-5)
+    single = ensemble(*(x[0] for x in inputs))
+    np.testing.assert_allclose(single, table[:, 0, 0], rtol=1e-5, atol=1e-5)
+    assert np.all(np.std(table, axis=0) > 0)  # No two members agree.

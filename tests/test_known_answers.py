@@ -194,12 +194,11 @@ def test_binary_nce(rows, law, getkey):
     np.testing.assert_allclose(score + np.log(BATCH - 1), log_ratio(law), atol=CLOSE)
 
 
-def test_a_wrong_discount_is_noticed(rows, data, law, getkey):
-    """The tolerances above tell a discount of 0.8 from one of 0.7."""
+def test_the_tolerance_tells_answers_apart(data, law):
+    """The log-ratios of a discount of 0.7 are farther off than any test above allows."""
     other = joint(data, lambda steps: 0.7**steps)
     assert np.max(np.abs(log_ratio(law) - log_ratio(other))) > 4 * CLOSE
-    score = learnt(Contrastive(Symmetric(), goals=Geometric(0.7)), rows, getkey())
-    np.testing.assert_allclose(score + np.log(BATCH), log_ratio(other), atol=CLOSE)
+    assert np.ptp(log_ratio(law)) > 20 * CLOSE
 
 
 @pytest.mark.parametrize(

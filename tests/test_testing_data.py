@@ -21,6 +21,7 @@ from crlx.testing import (
     chi_square,
     configurations,
     depths,
+    episodes,
     numbered_rows,
     widths,
 )
@@ -190,3 +191,10 @@ def test_configurations_can_be_built(architecture, depth, width, rows):
     assert depth % 4 == 0
     assert width >= 8
     assert rows >= 2
+
+
+@given(lengths=episodes(30))
+def test_episodes_fill_the_rows(lengths):
+    assert sum(lengths) == 30
+    assert min(lengths) >= 2
+    assert len(lengths) in (1, 2, 3, 6)

@@ -40,7 +40,6 @@ from crlx.testing import (
     check_term_gradients,
     random_rows,
 )
-from objectives import Contrastive, Forward, MaxEntropy
 
 SPEC = Spec(2, 2, 2)
 
@@ -274,14 +273,3 @@ def test_the_target_follows_slowly(getkey):
     lag = leaf(after.state.target) - leaf(start.state.target)
     assert np.all(moved != 0)
     np.testing.assert_allclose(lag, 0.1 * moved, atol=1e-6)
-
-
-def test_known_objectives_take_the_energy_and_the_source(getkey):
-    """Contrastive learning through the outsider's parts tells goals apart better than chance."""
-    learner = Learner(Contrastive(Forward(), MaxEntropy()), optax.adam(3e-3))
-    _, _, metrics = train(learner, Meadow(), getkey(), rounds=20, updates=25)
-    accuracy = metrics["critic/categorical_accuracy"]
-    assert accuracy[0, 0] < 2 / 64
-    assert jnp.mean(accuracy[-3:]) > 5 / 64
-    contrast = metrics["critic/contrast"]
-    assert jnp.mean(contrast[-3:]) < jnp.mean(contrast[0]) - 0.5

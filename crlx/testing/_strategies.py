@@ -51,14 +51,29 @@ def batches(rows: int, size: int) -> st.SearchStrategy[jax.Array]:
     )
 
 
-def episodes(*, most: int = 6, longest: int = 12) -> st.SearchStrategy[list[int]]:
-    """Lengths of one or more trajectories, in rows, of which the last is a successor only."""
-    return st.lists(st.integers(2, longest), min_size=1, max_size=most)
+def episodes(rows: int = 40) -> st.SearchStrategy[list[int]]:
+    """Lengths of one, two, three or six trajectories, of at least two rows each.
+
+    **Arguments:**
+
+    - `rows`: what the lengths sum to, at least 12: the same each time, so that few shapes are
+      compiled.
+    """
+    share = st.integers(0, 100)
+    shares = st.sampled_from((1, 2, 3, 6)).flatmap(
+        lambda n: st.lists(share, min_size=n, max_size=n)
+    )
+    return shares.map(lambda shares: _lengths(rows, np.asarray(shares)))
 
 
-def datasets(*, most: int = 6, longest: int = 12) -> st.SearchStrategy[OfflineRows]:
-    """`numbered_rows` of random trajectory lengths: each observation carries its row number."""
-    return episodes(most=most, longest=longest).map(numbered_rows)
+def datasets(rows: int = 40) -> st.SearchStrategy[OfflineRows]:
+    """`numbered_rows` of random trajectory lengths: each observation carries its row number.
+
+    **Arguments:**
+
+    - `rows`: as for `episodes`.
+    """
+    return episodes(rows).map(numbered_rows)
 
 
 def configurations(
@@ -85,3 +100,11 @@ def _degenerate(
         if factor is not None:
             array[row] = np.float32(factor) * array[other]
     return jnp.asarray(np.clip(array, -1e2, 1e2))
+
+
+def _lengths(rows: int, shares: np.ndarray) -> list[int]:
+    """Two rows for each trajectory, and the rest by its share."""
+    ends = np.cumsum(shares) / max(shares.sum(), 1)
+    ends[-1] = 1
+    rest = np.round(ends * (rows - 2 * len(shares))).astype(int)
+    return (2 + np.diff(rest, prepend=0)).tolist()
