@@ -1,5 +1,5 @@
 import signal
-from types import FrameType, TracebackType
+from types import FrameType
 
 
 class Stopped(Exception):
@@ -28,12 +28,7 @@ class StopRequest:
             self._previous[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._restore()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
