@@ -175,8 +175,8 @@ def _geometric(
 ) -> Int[Array, " batch"]:
     """The smallest `k >= 1` with `1 - exp(decay * k) > chance`, or `most` if that is smaller."""
     ahead = 1 + jnp.floor(jnp.log1p(-chance) / decay)
-    # Compared before the cast, which would overflow for discounts next to one.
-    return jnp.minimum(ahead, most.astype(ahead.dtype)).astype(most.dtype)
+    # Discounts next to one reach beyond the integers: cut before the cast.
+    return jnp.minimum(jnp.minimum(ahead, 2.0**30).astype(most.dtype), most)
 
 
 def _check_discount(discount: float) -> None:

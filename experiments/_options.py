@@ -55,9 +55,9 @@ class Options(Names):
     """The objective's own settings; those shown are the defaults for the dataset."""
     architecture: AbstractArchitecture = dataclasses.field(default_factory=nets.ResidualNetworks)
     """The architecture's own settings."""
-    steps: int = 5_000
+    steps: int = 10_000
     """Gradient steps. (OGBench: 1,000,000.)"""
-    batch_size: int = 256
+    batch_size: int = 128
     """Rows of a minibatch. (OGBench: 1024.)"""
     learning_rate: float = 3e-4
     """Adam's."""
