@@ -59,7 +59,7 @@ class TableActor(AbstractActor):
 class Tables(AbstractArchitecture):
     def critic(self, spec, *, key):
         shape = spec.observation_size, spec.action_size, spec.goal_size
-        return Table(0.1 * jr.normal(key, shape))
+        return Table(jr.normal(key, shape))  # Far from the answers.
 
     def actor(self, spec, *, key):
         del key
@@ -170,21 +170,25 @@ def test_without_the_penalty_the_offset_is_free(rows, law, getkey):
     offset = np.log(np.exp(score) @ law.sum(axis=(0, 1)))
     np.testing.assert_allclose(score - offset[..., None], log_ratio(law), atol=CLOSE)
     assert np.all(np.abs(offset + np.log(BATCH)) > 1)
-    assert np.std(offset) > 0.02
+    assert np.std(offset) > 2 * CLOSE
 
 
 def test_backward_infonce(rows, law, getkey):
-    """The optimum is the log-ratio plus an offset of the goal."""
-    score = learnt(Contrastive(Backward(), goals=Geometric(DISCOUNT)), rows, getkey())
+    """The optimum is the log-ratio plus an offset of the goal, which nothing fixes here."""
+    objective = Contrastive(Backward(), goals=Geometric(DISCOUNT), logsumexp_penalty=0.0)
+    score = learnt(objective, rows, getkey())
     offset = np.log(np.einsum("sa,sag->g", law.sum(axis=2), np.exp(score)))
     np.testing.assert_allclose(score - offset, log_ratio(law), atol=CLOSE)
-    np.testing.assert_allclose(offset, -np.log(BATCH), atol=0.04)
+    assert np.std(offset) > 2 * CLOSE
 
 
 def test_symmetric_infonce(rows, law, getkey):
-    """Only one number is free, and the penalty fixes it."""
-    score = learnt(Contrastive(Symmetric(), goals=Geometric(DISCOUNT)), rows, getkey())
-    np.testing.assert_allclose(score + np.log(BATCH), log_ratio(law), atol=CLOSE)
+    """Only one number is free."""
+    objective = Contrastive(Symmetric(), goals=Geometric(DISCOUNT), logsumexp_penalty=0.0)
+    score = learnt(objective, rows, getkey())
+    both = law.sum(axis=2, keepdims=True) * law.sum(axis=(0, 1))
+    offset = np.log(np.sum(both * np.exp(score)))
+    np.testing.assert_allclose(score - offset, log_ratio(law), atol=CLOSE)
 
 
 def test_binary_nce(rows, law, getkey):

@@ -7,17 +7,15 @@ import optax
 import pytest
 from jaxtyping import Array, Float, Int
 
-from architectures import MLPNetworks
+from architectures import Gaussian, MLPNetworks
 from crlx import (
+    AbstractActor,
     AbstractObjective,
     AbstractRows,
-    AbstractSource,
     Current,
     Learner,
-    Offline,
     OfflineRows,
     Spec,
-    epoch,
 )
 from crlx.testing import random_rows
 from objectives import GCBC
@@ -29,7 +27,6 @@ MLP = MLPNetworks(depth=1, width=8, dim=4)
 CLONING = Learner(GCBC(), optax.adam(1e-2))
 
 fit = eqx.filter_jit(Learner.fit)
-loop = eqx.filter_jit(epoch)
 
 
 class Weights(eqx.Module):
@@ -41,6 +38,14 @@ class Weights(eqx.Module):
 class Memory(eqx.Module):
     copy: Float[Array, " obs"]
     count: Int[Array, ""]
+
+
+class Constant(AbstractActor):
+    action: Float[Array, " act"]
+
+    def __call__(self, observation, goal):
+        del observation, goal
+        return Gaussian(self.action, jnp.zeros_like(self.action))
 
 
 class Slope(AbstractObjective[Weights, Memory, Array]):
@@ -61,13 +66,14 @@ class Slope(AbstractObjective[Weights, Memory, Array]):
         del state
         mean = jnp.mean(batch, axis=0)
         slope = 2 + self.noise * jr.normal(key)
-        return mean @ params.a + slope * jnp.sum(params.b), {"batch/first": mean[0]}
+        metrics = {"batch/first": mean[0], "batch/largest": jnp.max(batch[:, 0])}
+        return mean @ params.a + slope * jnp.sum(params.b), metrics
 
     def advance(self, params, state):
         return Memory(params.a, state.count + 1)
 
     def policy(self, params):
-        raise NotImplementedError
+        return Constant(params.a)
 
 
 class FirstRows(AbstractRows):
@@ -144,6 +150,56 @@ def test_a_run_may_be_cut_anywhere(learner, rows, getkey):
     assert not equal(whole, fit(learner, half, rows, updates=3, batch_size=8, key=other)[0])
 
 
+class Witness(AbstractObjective):
+    """Reports a number drawn from every key that it is given."""
+
+    def init(self, architecture, spec, *, key):
+        del architecture, spec, key
+        return Weights(jnp.zeros(3), jnp.zeros((2, 2))), None
+
+    def relabel(self, rows, index, *, key):
+        del rows
+        return index[0].astype(jnp.float32), jr.uniform(key)
+
+    def loss(self, params, state, batch, *, key):
+        del state
+        drawn, relabelled = batch
+        keys = {"key/draw": drawn, "key/relabel": relabelled, "key/loss": jr.uniform(key)}
+        return jnp.sum(params.a), keys
+
+    def advance(self, params, state):
+        return None
+
+    def policy(self, params):
+        return Constant(params.a)
+
+
+class ManyRows(AbstractRows):
+    """As many rows as int32 counts, without their contents: a draw shows the key it came from."""
+
+    def draw(self, size, *, key):
+        return (jr.uniform(key, (size,)) * 2**24).astype(jnp.int32)
+
+    def take(self, index):
+        raise NotImplementedError
+
+    def last(self, index):
+        return index
+
+
+def test_every_draw_has_a_key_of_its_own(getkey):
+    learner = Learner(Witness(), optax.sgd(0.1))
+    start = learner.init(MLP, SPEC, key=getkey())
+    sizes = {"batch_size": 1, "key": getkey()}
+    _, fitted = fit(learner, start, ManyRows(), updates=10, **sizes)
+    names = ("key/draw", "key/relabel", "key/loss")
+    seen = np.concatenate([fitted["key/draw"] / 2**24, *(fitted[name] for name in names[1:])])
+    assert len(np.unique(np.round(seen, 6))) == 30
+    single = learner.measure(start, ManyRows(), batches=1, **sizes)
+    seen = [single["key/draw"] / 2**24, *(single[name] for name in names[1:])]
+    assert len(np.unique(np.round(seen, 6))) == 3
+
+
 def test_one_trace_per_configuration(rows, getkey):
     once = eqx.filter_jit(eqx.debug.assert_max_traces(CLONING.fit, max_traces=1))
     progress = CLONING.init(MLP, SPEC, key=getkey())
@@ -197,96 +253,6 @@ def test_memory_does_not_grow_with_the_data(rows, getkey):
     assert 0 < large < 2 * small
 
 
-def test_offline_collection_copies_nothing(rows, getkey):
-    source = Offline(rows)
-    assert source.init(key=getkey()) is None
-    assert source.rows(None) is rows
-    progress = CLONING.init(MLP, SPEC, key=getkey())
-    arrays, static = eqx.partition(progress, eqx.is_array)
-    many = enlarged(rows, 1_000_000)
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(many))
-
-    def looped(arrays, rows, key):
-        progress = eqx.combine(arrays, static)
-        kind = {"rounds": 2, "updates": 5, "batch_size": 8}
-        progress, data, curves = epoch(CLONING, Offline(rows), progress, None, **kind, key=key)
-        return eqx.filter(progress, eqx.is_array), data, curves
-
-    used = memory(looped, arrays, many, jr.key(0))
-    assert used.argument_size_in_bytes > size
-    assert used.temp_size_in_bytes + used.output_size_in_bytes < size / 100
-
-
-class SeenRows(AbstractRows):
-    """The first `seen` rows of a long trajectory."""
-
-    rows: OfflineRows
-    seen: Int[Array, ""]
-
-    def draw(self, size, *, key):
-        return jr.randint(key, (size,), 0, self.seen - 1)
-
-    def take(self, index):
-        return self.rows.take(index)
-
-    def last(self, index):
-        return jnp.minimum(self.rows.last(index), self.seen - 1)
-
-
-class Growing(AbstractSource[Int[Array, ""]]):
-    """Reveals ten more rows at each collection, and says what the policy would have done."""
-
-    rows_to_come: OfflineRows
-
-    def init(self, *, key):
-        del key
-        return jnp.zeros((), jnp.int32)
-
-    def collect(self, data, actor, *, key):
-        del key
-        seen, state = data + 10, jnp.ones(3)
-        action = actor(state, jnp.ones(2)).mode()[0]
-        return seen, {"collect/seen": seen.astype(jnp.float32), "collect/action": action}
-
-    def rows(self, data):
-        return SeenRows(self.rows_to_come, data)
-
-
-def test_the_loop_online(getkey):
-    source = Growing(random_rows(SPEC, [100], key=getkey()))
-    start, data = CLONING.init(MLP, SPEC, key=getkey()), source.init(key=getkey())
-    sizes = {"updates": 4, "batch_size": 8}
-    progress, data, metrics = loop(CLONING, source, start, data, rounds=3, **sizes, key=getkey())
-    assert np.array_equal(metrics["collect/seen"], [10, 20, 30])
-    assert metrics["total/loss"].shape == (3, 4)
-    assert (int(progress.step), int(data)) == (12, 30)
-
-    def action(progress):
-        actor = CLONING.objective.policy(progress.params)
-        return float(actor(jnp.ones(3), jnp.ones(2)).mode()[0])
-
-    # Each collection acts with the policy of its time, the first with the untrained one.
-    acted = metrics["collect/action"]
-    assert float(acted[0]) == pytest.approx(action(start), rel=1e-5)
-    assert len(np.unique(acted)) == 3
-    again = loop(CLONING, source, progress, data, rounds=3, **sizes, key=getkey())[2]
-    assert float(again["collect/action"][0]) == pytest.approx(action(progress), rel=1e-5)
-
-
-def test_the_loop_offline(rows, getkey):
-    """The same code; and how updates are divided into rounds makes no difference."""
-    start, key = CLONING.init(MLP, SPEC, key=getkey()), getkey()
-    results = [
-        loop(CLONING, Offline(rows), start, None, rounds=r, updates=u, batch_size=8, key=key)
-        for r, u in ((3, 2), (1, 6))
-    ]
-    (one, none, three_rounds), (other, _, one_round) = results
-    assert none is None
-    assert equal(one, other)
-    assert three_rounds["total/loss"].shape == (3, 2)
-    assert np.array_equal(three_rounds["total/loss"].ravel(), one_round["total/loss"].ravel())
-
-
 def test_measure_averages_and_changes_nothing(rows, getkey):
     learner = Learner(Slope(), optax.sgd(0.1))
     progress = learner.init(MLP, SPEC, key=getkey())
@@ -294,7 +260,7 @@ def test_measure_averages_and_changes_nothing(rows, getkey):
     sizes = {"batches": 50, "batch_size": 64}
     known = learner.measure(progress, FirstRows(rows), **sizes, key=getkey())
     first = rows.steps.observation[:64, 0]
-    assert set(known) == {"batch/first"}
+    assert set(known) == {"batch/first", "batch/largest"}
     assert float(known["batch/first"]) == pytest.approx(float(first.mean()), abs=1e-6)
     # Other batches at each step: their mean is that of all drawable rows.
     drawn = learner.measure(progress, rows, **sizes, key=getkey())["batch/first"]

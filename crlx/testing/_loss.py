@@ -15,6 +15,7 @@ from .._types import Metrics
 from ._require import named_arrays, require, require_close, require_finite
 
 NAME = re.compile(r"[a-z0-9_]+/[a-z0-9_]+")
+RESERVED = ("total", "grad_norm", "param_norm")
 
 
 def check_loss(
@@ -33,9 +34,9 @@ def check_loss(
     )
     for name, metric in eager.items():
         require(
-            NAME.fullmatch(name) and name.split("/")[0] not in ("total", "grad_norm"),
+            NAME.fullmatch(name) and name.split("/")[0] not in RESERVED,
             f"Metric {name!r}: name it `group/name`, in lower case; the learner itself writes the "
-            "groups `total` and `grad_norm`.",
+            f"groups {', '.join(RESERVED)}.",
         )
         require(
             metric.shape == () and jnp.issubdtype(metric.dtype, jnp.inexact),

@@ -1,5 +1,4 @@
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -41,7 +40,9 @@ def check_encoder(
     check_reached(total, (encoder, x), "encoder")
 
 
-def check_block(make: Callable[..., Any], width: int, *, key: PRNGKeyArray) -> None:
+def check_block(
+    make: Callable[..., Callable[[Vector], Vector]], width: int, *, key: PRNGKeyArray
+) -> None:
     """An encoder that preserves the shape and that stacks: scanned copies equal a loop.
 
     **Arguments:**
