@@ -25,6 +25,11 @@ def epoch(
     **Returns:** progress, data, and metrics: those of updates are `[rounds, updates]`, those of
     collection `[rounds]`.
     """
+    if min(rounds, updates) < 1:
+        raise ValueError(
+            f"An epoch has at least one round and one update; got {rounds} and {updates}. To fill "
+            "a source before training, call its `collect`."
+        )
     ckey, fkey = jr.split(key)
 
     def one(carry: tuple[Progress[Params, State], Data]):

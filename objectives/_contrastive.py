@@ -134,7 +134,9 @@ class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
         metrics = jax.vmap(lambda table: diagnostics(self.contrast, table))(frozen(logits))
         metrics = {name: jnp.mean(value) for name, value in metrics.items()}
         loss = contrast + penalty
-        return loss, {"loss": loss, "contrast": contrast, "penalty": penalty, **metrics}
+        if self.logsumexp_penalty > 0:
+            metrics["penalty"] = penalty
+        return loss, {"loss": loss, "contrast": contrast, **metrics}
 
     def _actor(
         self, params: ContrastiveParams, batch: ContrastiveBatch, *, key: PRNGKeyArray

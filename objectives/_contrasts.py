@@ -24,7 +24,8 @@ class AbstractContrast(eqx.Module):
 
     @abc.abstractmethod
     def log_ratio(self, logits: Logits) -> Logits:
-        """The estimate of `log p(g | s, a) / p(g)` that the loss makes of the scores."""
+        """The scores, shifted so that zero separates positives from negatives: the estimate of
+        `log p(g | s, a) / p(g)` that the loss makes, for `Binary` less `log(B - 1)`."""
 
 
 class Forward(AbstractContrast):

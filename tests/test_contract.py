@@ -196,14 +196,16 @@ def test_rows(rows, getkey):
 
 
 def test_ensemble(getkey):
-    ensemble = Ensemble(lambda key: MLP.critic(SPEC, key=key), 3, key=getkey())
+    """Members are independent; all pairs and single calls are theirs, stacked."""
+    build = eqx.filter_jit(lambda key: Ensemble(functools.partial(MLP.critic, SPEC), 3, key=key))
+    ensemble, pairs = build(getkey()), eqx.filter_jit(lambda critic, *inputs: critic.pairs(*inputs))
     inputs = [jr.normal(getkey(), (rows, size)) for rows, size in ((4, 3), (4, 2), (5, 2))]
-    table = ensemble.pairs(*inputs)
+    table = pairs(ensemble, *inputs)
     assert table.shape == (3, 4, 5)
+    assert np.all(np.std(table, axis=0) > 0)  # No two members agree.
     arrays, static = eqx.partition(ensemble.members, eqx.is_array)
     for i, scores in enumerate(table):
         member = eqx.combine(jax.tree.map(lambda x, i=i: x[i], arrays), static)
-        np.testing.assert_allclose(scores, member.pairs(*inputs), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(scores, pairs(member, *inputs), rtol=1e-5, atol=1e-5)
     single = ensemble(*(x[0] for x in inputs))
     np.testing.assert_allclose(single, table[:, 0, 0], rtol=1e-5, atol=1e-5)
-    assert np.all(np.std(table, axis=0) > 0)  # No two members agree.
