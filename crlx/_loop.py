@@ -20,10 +20,12 @@ def epoch(
 ) -> tuple[Progress[Params, State], Data, History]:
     """The one training loop: `rounds` times, collect experience and fit to it.
 
-    Offline, collection returns the data unchanged. Pure: wrap it in `equinox.filter_jit`.
+    Offline, collection changes nothing. Pure: wrap it in `equinox.filter_jit`.
 
     **Returns:** progress, data, and metrics: those of updates are `[rounds, updates]`, those of
     collection `[rounds]`.
+
+    Raises `ValueError` for fewer than one round or update.
     """
     if min(rounds, updates) < 1:
         raise ValueError(

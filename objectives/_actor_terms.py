@@ -1,6 +1,6 @@
 import abc
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import equinox as eqx
 import jax
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 else:
     from equinox import AbstractClassVar
 
+Supplied = TypeVar("Supplied")
 Score = Callable[[Float[Array, "batch act"]], Float[Array, " batch"]]
 
 
@@ -201,7 +202,7 @@ def saturation(action: Float[Array, "batch act"]) -> dict[str, Float[Array, ""]]
     return {"actor/saturated": jnp.mean((jnp.abs(action) >= 0.999).astype(action.dtype))}
 
 
-def supplied(value):
+def supplied(value: Supplied | None) -> Supplied:
     """What the objective passed, which a term that declares its need may rely on."""
     if value is None:
         raise ValueError("The objective does not supply what its actor term declares to need.")
