@@ -50,7 +50,7 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             return
-        stored = {name: _flatten(tree) for name, tree in items.items()}
+        stored = _stored(items)
         marks = {name: _fingerprints(arrays) for name, arrays in stored.items()}
         args = {name: ocp.args.StandardSave(arrays) for name, arrays in stored.items()}
         header = ocp.args.JsonSave({"fingerprints": marks, "note": note})
@@ -72,7 +72,7 @@ class Checkpoints:
 
         Raises `ValueError` if there are checkpoints but none can be read.
         """
-        wanted = {name: _flatten(_storable(tree)) for name, tree in skeletons.items()}
+        wanted = _stored({name: _storable(tree) for name, tree in skeletons.items()})
         failures = []
         for step in reversed(self.steps()):
             try:
@@ -84,7 +84,8 @@ class Checkpoints:
                 failures.append(f"step {step}: {reason}")
                 log.warning("The checkpoint of step %d cannot be read (%s).", step, reason)
             else:
-                items = {name: _unflatten(tree, found[name]) for name, tree in skeletons.items()}
+                arrays = {name: found[name] for name in wanted}
+                items = {name: _unflatten(t, arrays.get(name, {})) for name, t in skeletons.items()}
                 return Restored(step, items, found["header"]["note"])
         if failures:
             raise ValueError(
@@ -130,6 +131,12 @@ def _means_broken(error: Exception) -> bool:
     Orbax raises a bare `Exception` for chunks that cannot be read.
     """
     return type(error) is Exception or isinstance(error, ValueError | KeyError | OSError)
+
+
+def _stored(items: Mapping[str, PyTree]) -> dict[str, dict[str, Any]]:
+    """The arrays of each item. Orbax refuses items without any."""
+    flat = {name: _flatten(tree) for name, tree in items.items()}
+    return {name: arrays for name, arrays in flat.items() if arrays}
 
 
 def _flatten(tree: PyTree) -> dict[str, Any]:

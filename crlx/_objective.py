@@ -49,5 +49,5 @@ class AbstractObjective(eqx.Module, Generic[Params, State, Batch]):
         """Moves target networks and counters, after each optimizer step."""
 
     @abc.abstractmethod
-    def policy(self, params: Params) -> AbstractActor:
-        """What acts, is evaluated and is deployed."""
+    def policy(self, params: Params, state: State) -> AbstractActor:
+        """What acts, is evaluated and is deployed: complete, with all that it needs of `state`."""

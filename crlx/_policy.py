@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from ._checkpoint import Checkpoints
 from ._config import decode
@@ -52,8 +52,38 @@ def best_actions(
     return jnp.clip(actions, -1, 1)
 
 
+class StoredRun(eqx.Module):
+    """What a run had learnt when it wrote a checkpoint, and what for.
+
+    **Arguments:**
+
+    - `objective`, `spec`: as in its configuration.
+    - `params`, `state`: the objective's.
+    - `step`: gradient steps until then.
+    """
+
+    objective: AbstractObjective
+    spec: Spec
+    params: PyTree
+    state: PyTree
+    step: int
+
+
 def load_policy(run_dir: str | pathlib.Path) -> Policy:
     """The policy of a run's newest readable checkpoint.
+
+    **Arguments:**
+
+    - `run_dir`: what was given as `--out`.
+
+    Raises `ValueError` if the directory holds no run or no checkpoint.
+    """
+    run = load_run(run_dir)
+    return Policy(run.objective.policy(run.params, run.state), run.spec)
+
+
+def load_run(run_dir: str | pathlib.Path) -> StoredRun:
+    """All networks of a run's newest readable checkpoint.
 
     **Arguments:**
 
@@ -77,13 +107,14 @@ def load_policy(run_dir: str | pathlib.Path) -> Policy:
         and isinstance(spec, Spec)
     ):
         raise ValueError(f"{run_dir / 'config.json'} does not describe a run of crlx.")
-    skeleton, _ = eqx.filter_eval_shape(objective.init, architecture, spec, key=jr.key(0))
+    params, state = eqx.filter_eval_shape(objective.init, architecture, spec, key=jr.key(0))
     checkpoints = Checkpoints(run_dir / "checkpoints")
-    restored = checkpoints.restore({"params": skeleton})
+    restored = checkpoints.restore({"params": params, "state": state})
     checkpoints.close()
     if restored is None:
         raise ValueError(f"{run_dir} has no checkpoint yet; let the run reach its first one.")
-    return Policy(objective.policy(restored.items["params"]), spec)
+    params, state = restored.items["params"], restored.items["state"]
+    return StoredRun(objective, spec, params, state, restored.step)
 
 
 def _vectors(name: str, value: npt.ArrayLike, size: int) -> Float[Array, "batch size"]:

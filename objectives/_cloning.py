@@ -63,5 +63,6 @@ class GCBC(AbstractObjective[GCBCParams, None, ActorBatch]):
     def advance(self, params: GCBCParams, state: None) -> None:
         del params, state
 
-    def policy(self, params: GCBCParams) -> AbstractActor:
+    def policy(self, params: GCBCParams, state: None) -> AbstractActor:
+        del state
         return params.actor

@@ -46,6 +46,15 @@ def test_everything_comes_back(tmp_path, learner):
     assert eqx.tree_equal(found.items, _state(learner, 3), typematch=True)
 
 
+def test_items_without_arrays_come_back_from_the_skeleton(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, {"params": jnp.ones(2), "state": None, "name": "a"}, {})
+    found = checkpoints.restore({"params": jnp.zeros(2), "state": None, "name": "b"})
+    checkpoints.close()
+    assert found is not None
+    assert eqx.tree_equal(found.items, {"params": jnp.ones(2), "state": None, "name": "b"})
+
+
 def test_only_the_newest_are_kept(tmp_path, learner):
     _write(tmp_path, learner, (1, 2, 3))
     assert Checkpoints(tmp_path).steps() == [2, 3]

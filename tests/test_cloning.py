@@ -56,7 +56,7 @@ def test_gcbc_equals_double_precision():
         np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=name)
     np.testing.assert_allclose(loss, -log_prob, rtol=1e-5)
     np.testing.assert_allclose(gradient.actor.weight, error.T @ x / ROWS, rtol=1e-4, atol=1e-5)
-    assert objective.policy(params) is params.actor
+    assert objective.policy(params, None) is params.actor
     assert objective.advance(params, None) is None
 
 

@@ -58,7 +58,8 @@ class Slope(AbstractObjective):
     def advance(self, params, state):
         del params, state
 
-    def policy(self, params):
+    def policy(self, params, state):
+        del state
         return params
 
 

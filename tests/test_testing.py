@@ -109,7 +109,8 @@ class Toy(AbstractObjective):
             return jnp.asarray(1)
         return 7 if self.fault == "state not an array" else state + 1
 
-    def policy(self, params):
+    def policy(self, params, state):
+        del state
         return None if self.fault == "no policy" else params.actor
 
 

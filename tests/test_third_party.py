@@ -134,7 +134,8 @@ class Reach(AbstractObjective[ReachParams, ReachState, ReachBatch]):
         target = eqx.combine(optax.incremental_update(new, old, self.rate), static)
         return ReachState(target, state.updates + 1)
 
-    def policy(self, params):
+    def policy(self, params, state):
+        del state
         return params.actor
 
 

@@ -6,7 +6,8 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._networks import AbstractActor, AbstractArchitecture, AbstractCritic, AbstractDistribution
-from .._types import Affine, Spec
+from .._types import Spec
+from .._units import Affine
 from ._networks import check_reached
 from ._require import named_arrays, require, require_close, require_finite
 

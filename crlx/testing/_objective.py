@@ -72,7 +72,7 @@ def check_objective(
     recorded: list[Any] = [progress.opt_state for progress, _ in trials]
     check_gradients([state[0] for state in recorded])
     check_metrics([metrics for _, metrics in trials], may_vanish)
-    _check_policy(objective, after.params, spec, rows)
+    _check_policy(objective, after, spec, rows)
 
 
 def _record() -> optax.GradientTransformation:
@@ -150,11 +150,11 @@ def _check_scan(
 
 def _check_policy(
     objective: AbstractObjective[Params, State, Batch],
-    params: Params,
+    progress: Progress[Params, State],
     spec: Spec,
     rows: AbstractRows,
 ) -> None:
-    actor = objective.policy(params)
+    actor = objective.policy(progress.params, progress.state)
     require(
         isinstance(actor, AbstractActor),
         f"`policy` returns a {type(actor).__name__}; return an `AbstractActor`.",
