@@ -11,6 +11,8 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from ._misc import field_norms
 from ._networks import AbstractArchitecture
 from ._objective import AbstractObjective, Batch, Params, State
+from ._optimizer_check import check_optimizer
+from ._projection import project
 from ._rows import AbstractRows
 from ._types import History, Metrics, Spec
 
@@ -32,7 +34,9 @@ class Learner(eqx.Module, Generic[Params, State, Batch]):
     **Arguments:**
 
     - `objective`: what to learn.
-    - `optimizer`: an Optax transformation, applied to all parameters at once.
+    - `optimizer`: an Optax transformation, applied to all parameters at once. Layers
+      are stacked in them, which many Optax transformations take for larger matrices: `init`
+      refuses those that it recognizes, and `crlx.per_layer` makes them right.
     """
 
     objective: AbstractObjective[Params, State, Batch]
@@ -43,13 +47,16 @@ class Learner(eqx.Module, Generic[Params, State, Batch]):
     ) -> Progress[Params, State]:
         """The start of a run."""
         params, state = self.objective.init(architecture, spec, key=key)
-        opt_state = self.optimizer.init(eqx.filter(params, eqx.is_inexact_array))
+        params = project(params)
+        trained = eqx.filter(params, eqx.is_inexact_array)
+        check_optimizer(self.optimizer, trained)
+        opt_state = self.optimizer.init(trained)
         return Progress(params, state, opt_state, jnp.zeros((), jnp.int32))
 
     def update(
         self, progress: Progress[Params, State], batch: Batch, *, key: PRNGKeyArray
     ) -> tuple[Progress[Params, State], Metrics]:
-        """One gradient step on one minibatch.
+        """One gradient step on one minibatch: gradient, optimizer, projection, `advance`.
 
         **Returns:** the new progress and the objective's metrics, plus `total/loss`, the norm of
         the gradient of each field of the parameters (`grad_norm/field`) and the norm of all
@@ -64,7 +71,7 @@ class Learner(eqx.Module, Generic[Params, State, Batch]):
         trained = eqx.filter(progress.params, eqx.is_inexact_array)
         with jax.numpy_dtype_promotion("standard"):  # Optax mixes dtypes of its scalars.
             updates, opt_state = self.optimizer.update(grads, progress.opt_state, trained)
-        params = eqx.apply_updates(progress.params, updates)
+        params = project(eqx.apply_updates(progress.params, updates))
         norms["param_norm/all"] = field_norms(params)["all"]
         state = self.objective.advance(params, progress.state)
         progress = Progress(params, state, opt_state, progress.step + 1)

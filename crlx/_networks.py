@@ -7,6 +7,7 @@ import jax
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
+from ._stacking import AbstractStacked
 from ._types import Scalar, Spec
 
 
@@ -22,6 +23,33 @@ class AbstractEnergy(eqx.Module):
 
     @abc.abstractmethod
     def __call__(self, x: Float[Array, " dim"], y: Float[Array, " dim"]) -> Scalar: ...
+
+
+class AbstractDistance(AbstractEnergy):
+    """Minus a distance, so never positive; objectives that need scores of both signs refuse it."""
+
+    @abc.abstractmethod
+    def distance(self, x: Float[Array, " dim"], y: Float[Array, " dim"]) -> Scalar:
+        """How far it is from `x` to `y`: 0 or more."""
+
+    def __call__(self, x: Float[Array, " dim"], y: Float[Array, " dim"]) -> Scalar:
+        return -self.distance(x, y)
+
+
+class AbstractQuasimetric(AbstractDistance):
+    """Minus a quasimetric: a distance that need not be symmetric.
+
+    `d(x, x) = 0`, `d(x, y) >= 0` and `d(x, z) <= d(x, y) + d(y, z)`. Objectives that rely on
+    these laws ask for this type; `crlx.testing.check_quasimetric` checks them.
+    """
+
+
+class AbstractLearnedEnergy(AbstractEnergy):
+    """An energy with parameters of its own, written as numbers until a critic is built."""
+
+    @abc.abstractmethod
+    def init(self, dim: int, *, key: PRNGKeyArray) -> AbstractEnergy:
+        """The same energy with arrays, which a gradient moves, in place of numbers."""
 
 
 def pairwise(
@@ -53,7 +81,12 @@ class AbstractCritic(eqx.Module):
         """Entry `[i, j]` scores state and action `i` with goal `j`."""
 
 
-class Ensemble(eqx.Module):
+class AbstractSharedCritic(AbstractCritic):
+    """A critic whose goals are future states with the actions taken there, concatenated, and which
+    embeds them as it embeds the present: minus a quasimetric on states and actions."""
+
+
+class Ensemble(AbstractStacked):
     """Independently initialized copies of a critic, stacked on a leading axis.
 
     **Arguments:**

@@ -6,6 +6,8 @@ from ._networks import check_block as check_block
 from ._networks import check_encoder as check_encoder
 from ._networks import check_energy as check_energy
 from ._objective import check_objective as check_objective
+from ._optimizers import check_optimizer_on_stacks as check_optimizer_on_stacks
+from ._quasimetrics import check_quasimetric as check_quasimetric
 from ._relabel import check_relabel as check_relabel
 from ._rows import check_rows as check_rows
 from ._rows import check_source as check_source
