@@ -1,12 +1,13 @@
 import math
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from crlx import AbstractActor, AbstractDistribution, AbstractEncoder, Affine
+from crlx import AbstractActor, AbstractDistribution, AbstractEncoder, AbstractUnits
+
+from ._layers import Layer
 
 
 class Gaussian(AbstractDistribution):
@@ -77,9 +78,9 @@ class GaussianActor(AbstractActor):
     """
 
     trunk: AbstractEncoder
-    mean: eqx.nn.Linear
-    observation_units: Affine
-    goal_units: Affine
+    mean: Layer
+    observation_units: AbstractUnits
+    goal_units: AbstractUnits
     std: float = 1.0
 
     def __check_init__(self):
@@ -87,28 +88,51 @@ class GaussianActor(AbstractActor):
             raise ValueError(f"The standard deviation must be positive; got {self.std}.")
 
     def __call__(self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]) -> Gaussian:
-        x = jnp.concatenate([self.observation_units(observation), self.goal_units(goal)])
-        mean = self.mean(self.trunk(x))
+        mean = self.mean(self.trunk(self.inputs(observation, goal)))
         return Gaussian(mean, jnp.full_like(mean, math.log(self.std)))
+
+    def inputs(
+        self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]
+    ) -> Float[Array, " size"]:
+        """What the trunk is given."""
+        return jnp.concatenate([self.observation_units(observation), self.goal_units(goal)])
 
 
 class TanhGaussianActor(AbstractActor):
-    r"""A squashed normal policy with `log_std = -5 + 3.5 (tanh(r) + 1)`, in [-5, 2].
+    r"""A squashed normal policy with $\log\sigma = low + (high - low) (\tanh(r) + 1) / 2$.
+
+    **Arguments:**
+
+    - `trunk`: from the concatenated observation and goal to features.
+    - `mean`, `raw_log_std`: from features to the mean before squashing, and to $r$.
+    - `observation_units`, `goal_units`: rescaling of the inputs.
+    - `low`, `high`: bounds of the logarithm of the standard deviation before squashing.
 
     ??? cite
         The actor of Wang et al. (NeurIPS 2025) and of JaxGCRL.
     """
 
     trunk: AbstractEncoder
-    mean: eqx.nn.Linear
-    raw_log_std: eqx.nn.Linear
-    observation_units: Affine
-    goal_units: Affine
+    mean: Layer
+    raw_log_std: Layer
+    observation_units: AbstractUnits
+    goal_units: AbstractUnits
+    low: float = -5.0
+    high: float = 2.0
+
+    def __check_init__(self):
+        if not self.low < self.high:
+            raise ValueError(f"`low` must be below `high`; got {self.low} and {self.high}.")
 
     def __call__(
         self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]
     ) -> TanhGaussian:
-        x = jnp.concatenate([self.observation_units(observation), self.goal_units(goal)])
-        features = self.trunk(x)
-        log_std = -5 + 3.5 * (jnp.tanh(self.raw_log_std(features)) + 1)
-        return TanhGaussian(self.mean(features), log_std)
+        features = self.trunk(self.inputs(observation, goal))
+        share = 0.5 * (jnp.tanh(self.raw_log_std(features)) + 1)
+        return TanhGaussian(self.mean(features), self.low + (self.high - self.low) * share)
+
+    def inputs(
+        self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]
+    ) -> Float[Array, " size"]:
+        """What the trunk is given."""
+        return jnp.concatenate([self.observation_units(observation), self.goal_units(goal)])

@@ -1,16 +1,17 @@
 import equinox as eqx
-import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import PRNGKeyArray
 
-from crlx import AbstractActor, AbstractArchitecture, AbstractEnergy, Spec
+from crlx import AbstractActor, AbstractArchitecture, AbstractCritic, AbstractEnergy, Spec
 
 from ._actors import GaussianActor, TanhGaussianActor
-from ._critics import TwoTower, two_tower
-from ._encoders import Encoder, PlainTrunk, ResidualTrunk
+from ._critics import check_energy_fits, tower_critic
+from ._encoders import Encoder, Trunk
 from ._energies import Norm, ScaledDot
-from ._layers import dense, fan_average_uniform, fan_in_uniform
-from ._stack import Remat
+from ._fold import Remat, choose_remat
+from ._layers import dense, fan_average_uniform
+from ._plain import plain_trunk
+from ._residual import ResidualStyle, check_depth
 
 
 class ResidualNetworks(AbstractArchitecture):
@@ -23,6 +24,8 @@ class ResidualNetworks(AbstractArchitecture):
     - `actor_depth`: the same of the actor; None for `depth`. The paper pairs 1024 with 512.
     - `dim`: size of the embeddings.
     - `energy`: compares embeddings.
+    - `style`: what the blocks are made of.
+    - `shared`: one encoder for states and actions, present and future, in place of two.
     - `squashed`: a tanh-squashed actor with a state-dependent standard deviation (the paper's,
       online); otherwise an unsquashed one with a constant standard deviation of one (offline).
     - `learn_scale`: multiply scores by a trainable factor.
@@ -38,44 +41,53 @@ class ResidualNetworks(AbstractArchitecture):
     actor_depth: int | None = None
     dim: int = 64
     energy: AbstractEnergy = eqx.field(default_factory=Norm)
+    style: ResidualStyle = eqx.field(default_factory=ResidualStyle)
+    shared: bool = False
     squashed: bool = False
     learn_scale: bool = False
     remat: Remat | None = None
     unroll: int = 1
 
     def __check_init__(self):
-        _check_sizes(self.width, self.dim, self.unroll)
+        check_sizes(self.width, self.dim, self.unroll)
         for name, depth in (("depth", self.depth), ("actor_depth", self.actor_depth)):
-            if depth is not None and (depth < 4 or depth % 4):
-                near = max(4, round(depth / 4) * 4)
-                raise ValueError(
-                    f"`{name}` counts dense layers in blocks of four; got {depth}. "
-                    f"Use a multiple of 4, such as {near}."
-                )
+            if depth is not None:
+                check_depth(name, depth, 4)
+        check_energy_fits(self.energy, self.dim)
 
-    def critic(self, spec: Spec, *, key: PRNGKeyArray) -> TwoTower:
-        scale = jnp.zeros((), jnp.float32) if self.learn_scale else None
-        return two_tower(spec, self._encoder, self.energy, scale, key=key)
+    def critic(self, spec: Spec, *, key: PRNGKeyArray) -> AbstractCritic:
+        return tower_critic(
+            spec,
+            self._encoder,
+            self.energy,
+            dim=self.dim,
+            shared=self.shared,
+            scale=1.0 if self.learn_scale else None,
+            key=key,
+        )
 
     def actor(self, spec: Spec, *, key: PRNGKeyArray) -> AbstractActor:
         tkey, mkey, skey = jr.split(key, 3)
         depth = self.depth if self.actor_depth is None else self.actor_depth
         trunk = self._trunk(spec.observation_size + spec.goal_size, depth, key=tkey)
-        mean = dense(self.width, spec.action_size, fan_in_uniform(), key=mkey)
+        mean = self._head(spec.action_size, key=mkey)
         units = spec.observation_units, spec.goal_units
         if not self.squashed:
             return GaussianActor(trunk, mean, *units)
-        log_std = dense(self.width, spec.action_size, fan_in_uniform(), key=skey)
-        return TanhGaussianActor(trunk, mean, log_std, *units)
+        return TanhGaussianActor(trunk, mean, self._head(spec.action_size, key=skey), *units)
 
     def _encoder(self, in_size: int, *, key: PRNGKeyArray) -> Encoder:
         tkey, okey = jr.split(key)
-        output = dense(self.width, self.dim, fan_in_uniform(), key=okey)
-        return Encoder(self._trunk(in_size, self.depth, key=tkey), output)
+        return Encoder(self._trunk(in_size, self.depth, key=tkey), self._head(self.dim, key=okey))
 
-    def _trunk(self, in_size: int, depth: int, *, key: PRNGKeyArray) -> ResidualTrunk:
+    def _head(self, size: int, *, key: PRNGKeyArray) -> eqx.nn.Linear:
+        return dense(self.width, size, self.style.initialization.initializer(), key=key)
+
+    def _trunk(self, in_size: int, depth: int, *, key: PRNGKeyArray) -> Trunk:
         remat = choose_remat(depth) if self.remat is None else self.remat
-        return ResidualTrunk(in_size, self.width, depth, remat=remat, unroll=self.unroll, key=key)
+        return self.style.trunk(
+            in_size, self.width, depth, remat=remat, unroll=self.unroll, key=key
+        )
 
 
 class MLPNetworks(AbstractArchitecture):
@@ -102,12 +114,13 @@ class MLPNetworks(AbstractArchitecture):
     unroll: int = 1
 
     def __check_init__(self):
-        _check_sizes(self.width, self.dim, self.unroll)
+        check_sizes(self.width, self.dim, self.unroll)
         if self.depth < 1:
             raise ValueError(f"`depth` counts hidden layers; use 1 or more, not {self.depth}.")
+        check_energy_fits(self.energy, self.dim)
 
-    def critic(self, spec: Spec, *, key: PRNGKeyArray) -> TwoTower:
-        return two_tower(spec, self._encoder, self.energy, key=key)
+    def critic(self, spec: Spec, *, key: PRNGKeyArray) -> AbstractCritic:
+        return tower_critic(spec, self._encoder, self.energy, dim=self.dim, key=key)
 
     def actor(self, spec: Spec, *, key: PRNGKeyArray) -> GaussianActor:
         tkey, mkey = jr.split(key)
@@ -121,9 +134,9 @@ class MLPNetworks(AbstractArchitecture):
         output = dense(self.width, self.dim, fan_average_uniform(), key=okey)
         return Encoder(self._trunk(in_size, normalize=True, key=tkey), output)
 
-    def _trunk(self, in_size: int, *, normalize: bool, key: PRNGKeyArray) -> PlainTrunk:
+    def _trunk(self, in_size: int, *, normalize: bool, key: PRNGKeyArray) -> Trunk:
         remat = choose_remat(self.depth) if self.remat is None else self.remat
-        return PlainTrunk(
+        return plain_trunk(
             in_size,
             self.width,
             self.depth,
@@ -134,12 +147,8 @@ class MLPNetworks(AbstractArchitecture):
         )
 
 
-def choose_remat(depth: int) -> Remat:
-    """Below 64 layers everything is kept; from there on only the blocks' inputs."""
-    return Remat.NONE if depth < 64 else Remat.BLOCK
-
-
-def _check_sizes(width: int, dim: int, unroll: int) -> None:
+def check_sizes(width: int, dim: int, unroll: int) -> None:
+    """Raises `ValueError` unless all are positive."""
     for name, size in (("width", width), ("dim", dim), ("unroll", unroll)):
         if size < 1:
             raise ValueError(f"`{name}` must be positive; got {size}.")

@@ -1,11 +1,24 @@
 from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from crlx import AbstractCritic, AbstractEncoder, AbstractEnergy, Affine, Spec, pairwise
+from crlx import (
+    AbstractCritic,
+    AbstractEncoder,
+    AbstractEnergy,
+    AbstractLearnedEnergy,
+    AbstractQuasimetric,
+    AbstractSharedCritic,
+    AbstractUnits,
+    Spec,
+    pairwise,
+)
+
+_LARGEST_SCALE = 100.0
 
 
 class TwoTower(AbstractCritic):
@@ -17,14 +30,15 @@ class TwoTower(AbstractCritic):
     - `goal`: encoder of the goal.
     - `energy`: compares the embeddings.
     - `observation_units`, `goal_units`: rescaling of the inputs.
-    - `log_scale`: trainable logarithm of a factor on the scores, capped at 100; or None.
+    - `log_scale`: trainable logarithm of a factor on the scores (of their inverse temperature),
+      capped at 100; or None.
     """
 
     state_action: AbstractEncoder
     goal: AbstractEncoder
     energy: AbstractEnergy
-    observation_units: Affine
-    goal_units: Affine
+    observation_units: AbstractUnits
+    goal_units: AbstractUnits
     log_scale: Float[Array, ""] | None = None
 
     def __call__(
@@ -34,7 +48,7 @@ class TwoTower(AbstractCritic):
         goal: Float[Array, " goal"],
     ) -> Float[Array, ""]:
         score = self.energy(self.embed(observation, action), self.embed_goal(goal))
-        return self._scale() * score
+        return scaled(score, self.log_scale)
 
     def pairs(
         self,
@@ -44,39 +58,137 @@ class TwoTower(AbstractCritic):
     ) -> Float[Array, "rows goals"]:
         rows = jax.vmap(self.embed)(observations, actions)
         columns = jax.vmap(self.embed_goal)(goals)
-        return self._scale() * pairwise(self.energy, rows, columns)
+        return scaled(pairwise(self.energy, rows, columns), self.log_scale)
+
+    def inputs(
+        self, observation: Float[Array, " obs"], action: Float[Array, " act"]
+    ) -> Float[Array, " size"]:
+        """What the encoder of states and actions is given."""
+        return jnp.concatenate([self.observation_units(observation), action])
 
     def embed(
         self, observation: Float[Array, " obs"], action: Float[Array, " act"]
     ) -> Float[Array, " dim"]:
         """The embedding of a state and an action."""
-        return self.state_action(jnp.concatenate([self.observation_units(observation), action]))
+        return self.state_action(self.inputs(observation, action))
 
     def embed_goal(self, goal: Float[Array, " goal"]) -> Float[Array, " dim"]:
         """The embedding of a goal."""
         return self.goal(self.goal_units(goal))
 
-    def _scale(self) -> Float[Array, ""] | float:
-        if self.log_scale is None:
-            return 1.0
-        return jnp.exp(jnp.minimum(self.log_scale, jnp.log(100.0)))
+
+class SharedTower(AbstractSharedCritic):
+    r"""Minus the quasimetric distance from one state and action to another, both embedded by one
+    encoder: $-d(\phi(s, a), \phi(s', a'))$. A goal is the concatenation of $s'$ and $a'$.
+
+    **Arguments:**
+
+    - `encoder`: of a concatenated observation and action.
+    - `energy`: the quasimetric.
+    - `observation_units`: rescaling of observations.
+    - `observation_size`: where the action begins in a goal.
+    - `log_scale`: as for `TwoTower`.
+
+    ??? cite
+        Myers et al., Learning Temporal Distances: Contrastive Successor Features Can Provide a
+        Metric Structure for Decision-Making (ICML 2024).
+    """
+
+    encoder: AbstractEncoder
+    energy: AbstractQuasimetric
+    observation_units: AbstractUnits
+    observation_size: int = eqx.field(static=True)
+    log_scale: Float[Array, ""] | None = None
+
+    def __call__(
+        self,
+        observation: Float[Array, " obs"],
+        action: Float[Array, " act"],
+        goal: Float[Array, " goal"],
+    ) -> Float[Array, ""]:
+        score = self.energy(self.embed(observation, action), self._embed_goal(goal))
+        return scaled(score, self.log_scale)
+
+    def pairs(
+        self,
+        observations: Float[Array, "rows obs"],
+        actions: Float[Array, "rows act"],
+        goals: Float[Array, "goals goal"],
+    ) -> Float[Array, "rows goals"]:
+        rows = jax.vmap(self.embed)(observations, actions)
+        columns = jax.vmap(self._embed_goal)(goals)
+        return scaled(pairwise(self.energy, rows, columns), self.log_scale)
+
+    def inputs(
+        self, observation: Float[Array, " obs"], action: Float[Array, " act"]
+    ) -> Float[Array, " size"]:
+        """What the encoder is given."""
+        return jnp.concatenate([self.observation_units(observation), action])
+
+    def embed(
+        self, observation: Float[Array, " obs"], action: Float[Array, " act"]
+    ) -> Float[Array, " dim"]:
+        """The embedding of a state and an action, present or future."""
+        return self.encoder(self.inputs(observation, action))
+
+    def _embed_goal(self, goal: Float[Array, " goal"]) -> Float[Array, " dim"]:
+        return self.embed(goal[: self.observation_size], goal[self.observation_size :])
 
 
-def two_tower(
+def scaled(scores: Array, log_scale: Float[Array, ""] | None) -> Array:
+    """Scores times their trainable factor, where there is one."""
+    if log_scale is None:
+        return scores
+    return jnp.exp(jnp.minimum(log_scale, jnp.log(_LARGEST_SCALE))) * scores
+
+
+def tower_critic(
     spec: Spec,
     make: Callable[..., AbstractEncoder],
     energy: AbstractEnergy,
-    log_scale: Float[Array, ""] | None = None,
     *,
+    dim: int,
+    shared: bool = False,
+    scale: float | None = None,
     key: PRNGKeyArray,
-) -> TwoTower:
-    """A critic whose two encoders, of the sizes that `spec` asks for, are made by `make`."""
-    skey, gkey = jr.split(key)
-    return TwoTower(
-        make(spec.observation_size + spec.action_size, key=skey),
-        make(spec.goal_size, key=gkey),
-        energy,
-        spec.observation_units,
-        spec.goal_units,
-        log_scale,
+) -> TwoTower | SharedTower:
+    """A critic whose encoders, of the sizes that `spec` asks for, are made by `make`.
+
+    **Arguments:**
+
+    - `spec`: of the task.
+    - `make`: builds an encoder from the size of its input and `key`.
+    - `energy`: compares embeddings.
+    - `dim`: size of the embeddings.
+    - `shared`: one encoder for states and actions, present and future.
+    - `scale`: where a trainable factor on the scores starts; None for no factor.
+    """
+    skey, gkey, ekey = jr.split(key, 3)
+    if isinstance(energy, AbstractLearnedEnergy):
+        energy = energy.init(dim, key=ekey)
+    log_scale = None if scale is None else jnp.log(jnp.asarray(scale, jnp.float32))
+    size = spec.observation_size + spec.action_size
+    if not shared:
+        goal = make(spec.goal_size, key=gkey)
+        units = spec.observation_units, spec.goal_units
+        return TwoTower(make(size, key=skey), goal, energy, *units, log_scale)
+    if spec.goal_size != size:
+        raise ValueError(
+            f"A shared encoder takes a future state and action of {size} numbers as a goal, but "
+            f"this objective's goals have {spec.goal_size}: use an objective that passes the "
+            "future action too, Contrastive(future_actions=True), or shared=False."
+        )
+    if not isinstance(energy, AbstractQuasimetric):
+        raise ValueError(
+            f"A shared encoder needs a quasimetric such as MRN or IQE; got {energy}, for which "
+            "a distance of zero from a state to itself means nothing."
+        )
+    return SharedTower(
+        make(size, key=skey), energy, spec.observation_units, spec.observation_size, log_scale
     )
+
+
+def check_energy_fits(energy: AbstractEnergy, dim: int) -> None:
+    """Raises the energy's own `ValueError` if it cannot compare embeddings of that size."""
+    embedding = jax.ShapeDtypeStruct((dim,), jnp.float32)
+    jax.eval_shape(energy, embedding, embedding)

@@ -1,81 +1,46 @@
-import equinox as eqx
-import jax.random as jr
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from crlx import AbstractEncoder
 
-from ._blocks import NormalizedDense, Plain, Residual, gelu
-from ._layers import dense, fan_average_uniform, layer_norm
-from ._stack import Remat, stacked
+from ._layers import Layer
+from ._taps import AbstractTapped, BlockStatistics
 
 
-class ResidualTrunk(AbstractEncoder):
-    """The paper's network without its output layer: `NormalizedDense`, then residual blocks.
+class Trunk(AbstractTapped):
+    """A network without its output layer: a stem, a stack of blocks, and perhaps a norm.
 
-    `depth` counts the dense layers inside blocks, four to a block, as the paper does; the stem
-    is not counted.
+    **Arguments:**
+
+    - `stem`: from the input to the width of the blocks.
+    - `stack`: the blocks; None for a network of one layer.
+    - `norm`: applied to the output of the last block; or None.
     """
 
-    stem: NormalizedDense
-    stack: AbstractEncoder
-
-    def __init__(
-        self, in_size: int, width: int, depth: int, *, remat: Remat, unroll: int, key: PRNGKeyArray
-    ):
-        skey, bkey = jr.split(key)
-        self.stem = NormalizedDense(in_size, width, key=skey)
-        self.stack = stacked(
-            lambda key: Residual(width, key=key), depth // 4, remat=remat, unroll=unroll, key=bkey
-        )
+    stem: AbstractEncoder
+    stack: AbstractTapped | None
+    norm: Layer | None = None
 
     def __call__(self, x: Float[Array, " size"]) -> Float[Array, " width"]:
-        return self.stack(self.stem(x))
+        x = self.stem(x)
+        x = x if self.stack is None else self.stack(x)
+        return x if self.norm is None else self.norm(x)
+
+    def tap(self, x: Float[Array, " size"]) -> tuple[Float[Array, " width"], BlockStatistics]:
+        if self.stack is None:
+            raise ValueError("A network without blocks has no statistics of blocks.")
+        x, statistics = self.stack.tap(self.stem(x))
+        return x if self.norm is None else self.norm(x), statistics
 
 
-class PlainTrunk(AbstractEncoder):
-    """OGBench's multi-layer perceptron without its output layer.
+class Encoder(AbstractTapped):
+    """A trunk and an output layer."""
 
-    `depth` counts the hidden layers; each is dense, then GELU, then (where enabled) LayerNorm.
-    """
-
-    stem: eqx.nn.Linear
-    norm: eqx.nn.LayerNorm | None
-    stack: AbstractEncoder | None
-
-    def __init__(
-        self,
-        in_size: int,
-        width: int,
-        depth: int,
-        *,
-        normalize: bool,
-        remat: Remat,
-        unroll: int,
-        key: PRNGKeyArray,
-    ):
-        skey, bkey = jr.split(key)
-        initializer = fan_average_uniform()
-        self.stem = dense(in_size, width, initializer, key=skey)
-        self.norm = layer_norm(width) if normalize else None
-
-        def make(key: PRNGKeyArray) -> Plain:
-            return Plain(width, normalize=normalize, initializer=initializer, key=key)
-
-        self.stack = None
-        if depth > 1:
-            self.stack = stacked(make, depth - 1, remat=remat, unroll=unroll, key=bkey)
-
-    def __call__(self, x: Float[Array, " size"]) -> Float[Array, " width"]:
-        h = gelu(self.stem(x))
-        h = h if self.norm is None else self.norm(h)
-        return h if self.stack is None else self.stack(h)
-
-
-class Encoder(AbstractEncoder):
-    """A trunk and a linear output layer."""
-
-    trunk: AbstractEncoder
-    output: eqx.nn.Linear
+    trunk: AbstractTapped
+    output: Layer
 
     def __call__(self, x: Float[Array, " size"]) -> Float[Array, " dim"]:
         return self.output(self.trunk(x))
+
+    def tap(self, x: Float[Array, " size"]) -> tuple[Float[Array, " dim"], BlockStatistics]:
+        x, statistics = self.trunk.tap(x)
+        return self.output(x), statistics

@@ -3,10 +3,10 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from crlx import AbstractEnergy
+from crlx import AbstractDistance, AbstractEnergy
 
 
-class Norm(AbstractEnergy):
+class Norm(AbstractDistance):
     r"""The Euclidean distance with its sign turned: $-\lVert x - y \rVert_2$.
 
     Exactly zero, with a gradient of zero, where the embeddings meet: the released code of the
@@ -17,28 +17,28 @@ class Norm(AbstractEnergy):
         its text calls L2.
     """
 
-    def __call__(self, x: Float[Array, " dim"], y: Float[Array, " dim"]) -> Float[Array, ""]:
+    def distance(self, x: Float[Array, " dim"], y: Float[Array, " dim"]) -> Float[Array, ""]:
         square = jnp.sum((x - y) ** 2)
         apart = square > 0
-        return -jnp.where(apart, jnp.sqrt(jnp.where(apart, square, 1)), 0)
+        return jnp.where(apart, jnp.sqrt(jnp.where(apart, square, 1)), 0)
 
 
-class SquaredNorm(AbstractEnergy):
+class SquaredNorm(AbstractDistance):
     r"""The squared Euclidean distance with its sign turned: $-\lVert x - y \rVert_2^2$."""
 
-    def __call__(self, x: Float[Array, " dim"], y: Float[Array, " dim"]) -> Float[Array, ""]:
-        return -jnp.sum((x - y) ** 2)
+    def distance(self, x: Float[Array, " dim"], y: Float[Array, " dim"]) -> Float[Array, ""]:
+        return jnp.sum((x - y) ** 2)
 
 
-class L1(AbstractEnergy):
+class L1(AbstractDistance):
     r"""The taxicab distance with its sign turned: $-\sum_k |x_k - y_k|$.
 
     The gradient is zero along coordinates that meet.
     """
 
-    def __call__(self, x: Float[Array, " dim"], y: Float[Array, " dim"]) -> Float[Array, ""]:
+    def distance(self, x: Float[Array, " dim"], y: Float[Array, " dim"]) -> Float[Array, ""]:
         difference = x - y  # JAX gives abs a slope of one at zero.
-        return -jnp.sum(jnp.where(difference == 0, 0, jnp.abs(difference)))
+        return jnp.sum(jnp.where(difference == 0, 0, jnp.abs(difference)))
 
 
 class Dot(AbstractEnergy):

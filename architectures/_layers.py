@@ -1,10 +1,14 @@
+from collections.abc import Callable
 from typing import Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import Initializer
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
+
+# A module that maps one vector to another; Equinox's own layers are not `AbstractEncoder`.
+Layer = Callable[[Float[Array, " size"]], Float[Array, " dim"]]
 
 
 def fan_in_uniform() -> Initializer:
@@ -13,6 +17,11 @@ def fan_in_uniform() -> Initializer:
     Variance `1 / (3 fan_in)`: a third of what is usually called LeCun's.
     """
     return _variance_scaling(1 / 3, "fan_in")
+
+
+def lecun_uniform() -> Initializer:
+    """Weights uniform in `±sqrt(3 / fan_in)`: variance `1 / fan_in`."""
+    return _variance_scaling(1.0, "fan_in")
 
 
 def fan_average_uniform(scale: float = 1.0) -> Initializer:
@@ -29,13 +38,18 @@ def dense(
     in_size: int, out_size: int, initializer: Initializer, *, key: PRNGKeyArray
 ) -> eqx.nn.Linear:
     """A linear layer with the given distribution of weights and with biases of zero."""
-    if min(in_size, out_size) < 1:
-        raise ValueError(f"A layer needs positive sizes; got {in_size} and {out_size}.")
+    check_layer(in_size, out_size)
     weight = initializer(key, (out_size, in_size), jnp.float32)
     layer = eqx.nn.Linear(in_size, out_size, key=key)
     return eqx.tree_at(
         lambda m: (m.weight, m.bias), layer, (weight, jnp.zeros(out_size, jnp.float32))
     )
+
+
+def check_layer(in_size: int, out_size: int) -> None:
+    """Raises `ValueError` unless both sizes are positive."""
+    if min(in_size, out_size) < 1:
+        raise ValueError(f"A layer needs positive sizes; got {in_size} and {out_size}.")
 
 
 def layer_norm(width: int) -> eqx.nn.LayerNorm:

@@ -1,5 +1,4 @@
 import abc
-import enum
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -9,30 +8,22 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from crlx import AbstractEncoder
+from crlx import AbstractEncoder, AbstractStacked
+
+from ._fold import Remat, fold
+from ._taps import AbstractTapped, BlockStatistics, block_statistics
 
 Tree = TypeVar("Tree")
 
 
-class AbstractBlock(eqx.Module):
+class AbstractBlock(AbstractEncoder):
     """A layer that preserves the shape of its input."""
 
     @abc.abstractmethod
     def __call__(self, x: Float[Array, " width"]) -> Float[Array, " width"]: ...
 
 
-class Remat(enum.Enum):
-    """What the backward pass of a stack keeps of the forward pass.
-
-    - `NONE`: everything. Memory grows with all the activations inside the blocks.
-    - `BLOCK`: only each block's input; the inside is computed again.
-    """
-
-    NONE = enum.auto()
-    BLOCK = enum.auto()
-
-
-class Stacked(AbstractEncoder):
+class Stacked(AbstractTapped, AbstractStacked):
     """Blocks with a leading depth axis, traced once and applied in sequence by one scan.
 
     **Arguments:**
@@ -47,8 +38,7 @@ class Stacked(AbstractEncoder):
     unroll: int = eqx.field(default=1, static=True)
 
     def __check_init__(self):
-        if self.unroll < 1:
-            raise ValueError(f"`unroll` is at least 1; got {self.unroll}.")
+        _check_unroll(self.unroll)
 
     @property
     def depth(self) -> int:
@@ -56,16 +46,10 @@ class Stacked(AbstractEncoder):
         return jax.tree.leaves(eqx.filter(self.blocks, eqx.is_array))[0].shape[0]
 
     def __call__(self, x: Float[Array, " width"]) -> Float[Array, " width"]:
-        arrays, static = eqx.partition(self.blocks, eqx.is_array)
+        return self._fold(x, lambda block, x: (block(x), None))[0]
 
-        def apply(x, arrays):
-            return eqx.combine(arrays, static)(x)
-
-        if self.remat is Remat.BLOCK:
-            # The scan already keeps the two computations apart.
-            apply = jax.checkpoint(apply, prevent_cse=False)
-        x, _ = jax.lax.scan(lambda x, a: (apply(x, a), None), x, arrays, unroll=self.unroll)
-        return x
+    def tap(self, x: Float[Array, " width"]) -> tuple[Float[Array, " width"], BlockStatistics]:
+        return self._fold(x, _tapped)
 
     def unstack(self) -> "Sequential":
         """The same blocks in a tuple, applied by a Python loop."""
@@ -73,11 +57,58 @@ class Stacked(AbstractEncoder):
         layers = (jax.tree.map(lambda a, i=i: a[i], arrays) for i in range(self.depth))
         return Sequential(tuple(eqx.combine(layer, static) for layer in layers))
 
+    def _fold(self, x, apply):
+        arrays, static = eqx.partition(self.blocks, eqx.is_array)
+        return fold(
+            lambda x, arrays: apply(eqx.combine(arrays, static), x),
+            x,
+            arrays,
+            length=self.depth,
+            remat=self.remat,
+            unroll=self.unroll,
+        )
 
-class Sequential(AbstractEncoder):
+
+class Tied(AbstractTapped):
+    """One block applied `depth` times: a deep network with the parameters of a shallow one.
+
+    **Arguments:**
+
+    - `block`: what is applied.
+    - `depth`: how often.
+    - `remat`, `unroll`: as for `Stacked`.
+    """
+
+    block: AbstractBlock
+    depth: int = eqx.field(static=True)
+    remat: Remat = eqx.field(default=Remat.NONE, static=True)
+    unroll: int = eqx.field(default=1, static=True)
+
+    def __check_init__(self):
+        _check_unroll(self.unroll)
+        _check_depth(self.depth)
+
+    def __call__(self, x: Float[Array, " width"]) -> Float[Array, " width"]:
+        return self._fold(x, lambda block, x: (block(x), None))[0]
+
+    def tap(self, x: Float[Array, " width"]) -> tuple[Float[Array, " width"], BlockStatistics]:
+        return self._fold(x, _tapped)
+
+    def _fold(self, x, apply):
+        return fold(
+            lambda x, _: apply(self.block, x),
+            x,
+            None,
+            length=self.depth,
+            remat=self.remat,
+            unroll=self.unroll,
+        )
+
+
+class Sequential(AbstractTapped):
     """Blocks applied by a Python loop, so that compilation grows with depth.
 
-    The twin of `Stacked`, for tests and for benchmarks.
+    The twin of `Stacked`, for tests, for benchmarks and for taking networks apart.
     """
 
     blocks: tuple[AbstractBlock, ...]
@@ -90,6 +121,13 @@ class Sequential(AbstractEncoder):
         for block in self.blocks:
             x = block(x)
         return x
+
+    def tap(self, x: Float[Array, " width"]) -> tuple[Float[Array, " width"], BlockStatistics]:
+        found = []
+        for block in self.blocks:
+            x, statistics = _tapped(block, x)
+            found.append(statistics)
+        return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
 
     def stack(self, *, remat: Remat = Remat.NONE, unroll: int = 1) -> Stacked:
         """The same blocks with a leading depth axis; they must agree in structure and shape."""
@@ -121,7 +159,23 @@ def stacked(
 
     Block `i` depends on `key` and `i` alone, so a deeper stack begins with the shallower one.
     """
-    if depth < 1:
-        raise ValueError(f"A stack needs at least one block; got {depth}.")
+    _check_depth(depth)
     keys = jax.vmap(lambda i: jr.fold_in(key, i))(jnp.arange(depth))
     return Stacked(eqx.filter_vmap(lambda k: make(key=k))(keys), remat, unroll)
+
+
+def _tapped(
+    block: AbstractBlock, x: Float[Array, " width"]
+) -> tuple[Float[Array, " width"], BlockStatistics]:
+    y = block(x)
+    return y, block_statistics(x, y)
+
+
+def _check_depth(depth: int) -> None:
+    if depth < 1:
+        raise ValueError(f"A stack needs at least one block; got {depth}.")
+
+
+def _check_unroll(unroll: int) -> None:
+    if unroll < 1:
+        raise ValueError(f"`unroll` is at least 1; got {unroll}.")

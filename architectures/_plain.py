@@ -1,0 +1,64 @@
+import equinox as eqx
+import jax.random as jr
+from jax.nn.initializers import Initializer
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ._choices import Activation
+from ._encoders import Trunk
+from ._fold import Remat
+from ._layers import dense, fan_average_uniform, layer_norm
+from ._stack import AbstractBlock, stacked
+
+
+class Plain(AbstractBlock):
+    """A hidden layer of OGBench's networks: `LayerNorm(gelu(W x + b))`, or without the norm.
+
+    A block where `in_size` is `width`.
+    """
+
+    linear: eqx.nn.Linear
+    norm: eqx.nn.LayerNorm | None
+
+    def __init__(
+        self,
+        in_size: int,
+        width: int,
+        *,
+        normalize: bool,
+        initializer: Initializer,
+        key: PRNGKeyArray,
+    ):
+        self.linear = dense(in_size, width, initializer, key=key)
+        self.norm = layer_norm(width) if normalize else None
+
+    def __call__(self, x: Float[Array, " size"]) -> Float[Array, " width"]:
+        h = Activation.GELU(self.linear(x))
+        return h if self.norm is None else self.norm(h)
+
+
+def plain_trunk(
+    in_size: int,
+    width: int,
+    depth: int,
+    *,
+    normalize: bool,
+    remat: Remat,
+    unroll: int,
+    key: PRNGKeyArray,
+) -> Trunk:
+    """OGBench's multi-layer perceptron without its output layer.
+
+    `depth` counts the hidden layers; each is dense, then GELU, then (where enabled) LayerNorm.
+    """
+    skey, bkey = jr.split(key)
+    initializer = fan_average_uniform()
+
+    def make(in_size: int, key: PRNGKeyArray) -> Plain:
+        return Plain(in_size, width, normalize=normalize, initializer=initializer, key=key)
+
+    stack = None
+    if depth > 1:
+        stack = stacked(
+            lambda key: make(width, key), depth - 1, remat=remat, unroll=unroll, key=bkey
+        )
+    return Trunk(make(in_size, skey), stack)
