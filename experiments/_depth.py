@@ -1,7 +1,7 @@
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -46,8 +46,13 @@ def measure(
 
     Yields three times, as the row fills: nothing, when the networks are built; the seconds of
     tracing and compiling, the median of `compilations`; and all, with the seconds of an update,
-    the median of `calls` after one that is not counted, the loss after them, and the bytes that
-    the program holds at most (arguments, results and temporaries, as XLA reports them).
+    the median of `calls` after one that is not counted, the loss of the last, the bytes that the
+    program holds at most (arguments, results and temporaries, as XLA reports them), and what the
+    networks are like at initialization, read off the first update:
+
+    - `logit_mean`, `logit_spread`: mean score, and standard deviation within a row.
+    - `penalty`: the log-sum-exp penalty.
+    - `saturated`: the share of actions whose mode lies at or beyond 0.999.
     """
     learner = Learner(Contrastive(), optax.adam(3e-4))
     kept = learner, _rows(), jr.key(0)
@@ -75,19 +80,27 @@ def measure(
         + memory.output_size_in_bytes
         - memory.alias_size_in_bytes
     )
-    times = _time(lambda progress: compiled(kept, progress), progress, calls)
-    row["seconds_per_update"], row["loss"] = times
+    duration, history = _time(lambda progress: compiled(kept, progress), progress, calls)
+    first = history[0]
+    row["seconds_per_update"], row["loss"] = duration, history[-1]["total/loss"]
+    positive, negative = first["critic/logits_positive"], first["critic/logits_negative"]
+    row["logit_mean"] = negative + (positive - negative) / batch_size
+    row["logit_spread"], row["penalty"] = first["critic/logits_spread"], first["critic/penalty"]
+    row["saturated"] = first["actor/saturated"]
     yield row
 
 
-def _time(step: Callable[[Any], Any], progress: Any, calls: int) -> tuple[float, float]:
-    seconds, losses = [], []
+def _time(
+    step: Callable[[Any], Any], progress: Any, calls: int
+) -> tuple[float, list[Mapping[str, float]]]:
+    """The median seconds of a call after the first, and the metrics of all."""
+    seconds, history = [], []
     for _ in range(calls + 1):
         start = time.perf_counter()
         progress, metrics = step(progress)
-        losses.append(float(metrics["total/loss"][-1]))  # Waits for the result.
+        history.append({name: float(value[-1]) for name, value in metrics.items()})  # Waits.
         seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:]), losses[-1]
+    return statistics.median(seconds[1:]), history
 
 
 def measure_apart(

@@ -5,29 +5,34 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from ._plots import save_figure
+from ._plots import COLOURS, save_figure
 
 _PANELS = (
     ("compile_seconds", "trace and compile (s)", 1.0),
     ("seconds_per_update", "one update (s)", 1.0),
     ("peak_bytes", "memory at most (GB)", 1e9),
 )
+_MARKERS = "osD^vPX*"
 # One scan over stacked layers, and the Python loop that it is compared with.
-_STYLES: dict[str, dict[str, Any]] = {
-    "scan": {"color": "#0072B2", "marker": "o", "linestyle": "-"},
-    "loop": {"color": "#D55E00", "marker": "s", "linestyle": "--"},
-}
+_LINES = {"scan": "-", "loop": "--"}
 
 
 def plot_depth(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
     """Draws compilation, speed and memory against depth, both axes logarithmic."""
-    figure = Figure(figsize=(12, 4), layout="constrained")
+    figure = Figure(figsize=(12, 4.4), layout="constrained")
     depths = sorted({row["depth"] for row in rows})
+    lines = list(dict.fromkeys((row["architecture"], row["twin"]) for row in rows))
     for axes, (name, label, unit) in zip(figure.subplots(1, 3), _PANELS, strict=True):
-        for twin, style in _STYLES.items():
-            points = [(row["depth"], row[name] / unit) for row in rows if row["twin"] == twin]
-            if points:
-                axes.plot(*zip(*points, strict=True), label=twin, **style)
+        for i, (architecture, twin) in enumerate(lines):
+            mine = [r for r in rows if (r["architecture"], r["twin"]) == (architecture, twin)]
+            axes.plot(
+                [row["depth"] for row in mine],
+                [row[name] / unit for row in mine],
+                label=f"{architecture}, {twin}",
+                color=COLOURS[i % len(COLOURS)],
+                marker=_MARKERS[i % len(_MARKERS)],
+                linestyle=_LINES[twin],
+            )
         axes.set(xscale="log", yscale="log", xlabel="depth", title=label)
         axes.set_xticks(depths, [str(depth) for depth in depths])
         axes.xaxis.set_minor_locator(NullLocator())
@@ -36,5 +41,8 @@ def plot_depth(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
         axes.yaxis.set_minor_locator(NullLocator())
         axes.grid(color="0.9")
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=min(4, len(lines)), frameon=False
+    )
     save_figure(figure, path)

@@ -2,18 +2,29 @@ import dataclasses
 import math
 import pathlib
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Any
 
+import equinox as eqx
+import jax.random as jr
+import optax
 import tyro
 
 import architectures as nets
 import objectives as obj
-from crlx import AbstractArchitecture, AbstractObjective, ClippedGeometric, Uniform, decode
+from crlx import (
+    AbstractArchitecture,
+    AbstractObjective,
+    ClippedGeometric,
+    Learner,
+    Spec,
+    Uniform,
+    decode,
+)
 from crlx.envs.ogbench import check_name
 
 from . import _settings as settings
 from ._help import registry
-from ._parts import ACTORS, ARCHITECTURES, CONTRASTS, ENERGIES, choose
+from ._parts import ACTORS, ARCHITECTURES, CONTRASTS, CRITICS, ENERGIES, choose, sized
 from ._run_directory import read_json
 
 
@@ -27,10 +38,12 @@ class Names:
 
     dataset: Annotated[str, tyro.conf.arg(metavar="NAME")] = "pointmaze-medium-navigate-local"
     """OGBench's name of a dataset; one that ends in -local is collected here on first use."""
-    objective_name: Annotated[str, _flag("objective", ("infonce", "gcbc"))] = "infonce"
-    """What to learn: contrastive RL, or goal-conditioned behavioural cloning."""
+    objective_name: Annotated[str, _flag("objective", ("infonce", "cmd", "gcbc"))] = "infonce"
+    """What to learn: contrastive RL, contrastive metric distillation (CMD-1), or goal-conditioned
+    behavioural cloning."""
     architecture_name: Annotated[str, _flag("architecture", ARCHITECTURES)] = "residual"
-    """The paper's residual networks, or OGBench's plain ones."""
+    """The paper's residual networks, and its variants stable (for 1024 layers), prenorm, tied, mrn,
+    iqe, pqe, shared-mrn (for cmd); hyperspherical ones; or OGBench's plain ones."""
     contrast: Annotated[str | None, _flag("contrast", CONTRASTS)] = None
     """The critic's loss; by default forward."""
     actor: Annotated[str | None, _flag("actor", ACTORS)] = None
@@ -92,27 +105,31 @@ class Options(Names):
             raise ValueError(f"--eval-every must be positive; got {self.eval_every}.")
         if self.batch_size < 2 and isinstance(self.objective, obj.Contrastive):
             raise ValueError("--batch-size must be at least 2: contrasts need negatives.")
+        # Refuses a pair that does not fit, with its reason, before any work starts.
+        eqx.filter_eval_shape(self.objective.init, self.architecture, Spec(4, 2, 4), key=jr.key(0))
 
     @property
     def evaluation_interval(self) -> int:
         """Gradient steps between evaluations."""
         return math.ceil(self.steps / 5) if self.eval_every is None else self.eval_every
 
+    @property
+    def learner(self) -> Learner[Any, Any, Any]:
+        """The objective with its optimizer."""
+        return Learner(self.objective, optax.adam(self.learning_rate))
+
 
 def compose(names: Names) -> Options:
     """The run that the names stand for, with OGBench's settings of the dataset."""
     check_name(names.dataset)
-    objectives = {"infonce": _contrastive, "gcbc": _gcbc}
+    objectives = {"infonce": _contrastive, "cmd": _cmd, "gcbc": _gcbc}
     architecture = choose("architecture", names.architecture_name, ARCHITECTURES)()
+    architecture = sized(architecture, depth=names.depth, width=names.width)
     changes: dict[str, object] = {}
-    if names.depth is not None:
-        changes["depth"] = names.depth
-    if names.width is not None:
-        changes["width"] = names.width
     if names.energy is not None:
         changes["energy"] = choose("energy", names.energy, ENERGIES)()
     if names.actor == "maxent":
-        if names.architecture_name != "residual":
+        if names.architecture_name == "mlp":
             raise ValueError(
                 "--actor maxent needs an actor that can change its entropy: use --architecture "
                 "residual."
@@ -136,14 +153,26 @@ def _contrastive(names: Names) -> obj.Contrastive:
         goals=ClippedGeometric(settings.discount(names.dataset)),
         actor_goals=settings.actor_goals(names.dataset),
         logsumexp_penalty=0.0 if isinstance(contrast, obj.Binary) else 0.1,
-        ensemble=1 if names.architecture_name == "residual" else 2,
+        ensemble=2 if names.architecture_name == "mlp" else 1,
     )
+
+
+def _cmd(names: Names) -> obj.Contrastive:
+    """The paper's appendix A.4."""
+    if names.contrast is not None:
+        raise ValueError("--objective cmd is the backward contrast; leave --contrast out.")
+    return dataclasses.replace(_contrastive(names), contrast=obj.Backward(), future_actions=True)
 
 
 def _gcbc(names: Names) -> obj.GCBC:
     for flag in ("contrast", "actor", "energy"):
         if getattr(names, flag) is not None:
             raise ValueError(f"--objective gcbc has no critic, so --{flag} means nothing.")
+    if names.architecture_name in CRITICS:
+        raise ValueError(
+            f"--architecture {names.architecture_name} differs from residual in the critic alone, "
+            "and --objective gcbc has none: use --architecture residual."
+        )
     return obj.GCBC(Uniform())
 
 
@@ -158,16 +187,21 @@ def parse(arguments: list[str]) -> Options:
     return tyro.cli(Options, args=arguments, default=default, registry=registry)
 
 
-def _stored(names: Names, arguments: list[str]) -> Options:
-    if names.out is None:
-        raise ValueError("--resume continues the run in --out; name its folder.")
-    config = read_json(names.out / "config.json")
+def read_options(run: pathlib.Path) -> Options:
+    """Those of the run in a folder, to resume it."""
+    config = read_json(run / "config.json")
     if not isinstance(config, dict):
-        raise ValueError(f"{names.out / 'config.json'} does not describe a run.")
+        raise ValueError(f"{run / 'config.json'} does not describe a run.")
     fields = {f.name: decode(config.get(f.name)) for f in dataclasses.fields(Options)}
     for name in ("dataset_dir", "dataset_path", "data_dir"):
         fields[name] = None if fields[name] is None else pathlib.Path(str(fields[name]))
-    stored = Options(**{**fields, "out": names.out, "resume": True})  # pyright: ignore
+    return Options(**{**fields, "out": run, "resume": True})  # pyright: ignore
+
+
+def _stored(names: Names, arguments: list[str]) -> Options:
+    if names.out is None:
+        raise ValueError("--resume continues the run in --out; name its folder.")
+    stored = read_options(names.out)
     own = {f.name: getattr(stored, f.name) for f in dataclasses.fields(Names)}
     asked, _ = tyro.cli(
         Names, args=arguments, default=Names(**own), return_unknown_args=True, add_help=False

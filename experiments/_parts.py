@@ -1,5 +1,7 @@
+import dataclasses
 import difflib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TypeVar
 
 import architectures as nets
@@ -8,6 +10,11 @@ from crlx import AbstractArchitecture, AbstractEnergy
 
 T = TypeVar("T")
 
+QUASIMETRICS: Mapping[str, Callable[[], AbstractEnergy]] = {
+    "mrn": nets.MRN,
+    "iqe": nets.IQE,
+    "pqe": nets.PQE,
+}
 ENERGIES: Mapping[str, Callable[[], AbstractEnergy]] = {
     "norm": nets.Norm,
     "squared-norm": nets.SquaredNorm,
@@ -15,6 +22,7 @@ ENERGIES: Mapping[str, Callable[[], AbstractEnergy]] = {
     "dot": nets.Dot,
     "scaled-dot": nets.ScaledDot,
     "cosine": nets.Cosine,
+    **QUASIMETRICS,
 }
 CONTRASTS: Mapping[str, Callable[[], obj.AbstractContrast]] = {
     "forward": obj.Forward,
@@ -30,7 +38,34 @@ ACTORS: Mapping[str, Callable[[], obj.AbstractActorTerm]] = {
 ARCHITECTURES: Mapping[str, Callable[[], AbstractArchitecture]] = {
     "residual": nets.ResidualNetworks,
     "mlp": nets.MLPNetworks,
+    "stable": partial(
+        nets.ResidualNetworks,
+        style=nets.ResidualStyle(residual_scale=nets.ResidualScale.RSQRT, final_norm=True),
+    ),
+    "prenorm": partial(
+        nets.ResidualNetworks, style=nets.ResidualStyle(prenorm=True, final_norm=True)
+    ),
+    "tied": partial(nets.ResidualNetworks, style=nets.ResidualStyle(tied=True)),
+    "hyperspherical": nets.HypersphericalNetworks,
+    "hyperspherical-residual": partial(
+        nets.HypersphericalNetworks, block=nets.SphereBlock.RESIDUAL
+    ),
+    "mrn": partial(nets.ResidualNetworks, energy=nets.MRN()),
+    "iqe": partial(nets.ResidualNetworks, energy=nets.IQE()),
+    "pqe": partial(nets.ResidualNetworks, energy=nets.PQE()),
+    "shared-mrn": partial(nets.ResidualNetworks, energy=nets.MRN(groups=16), shared=True),
 }
+# These differ from "residual" in the critic alone.
+CRITICS = (*QUASIMETRICS, "shared-mrn")
+
+
+def sized(
+    architecture: AbstractArchitecture, *, depth: int | None, width: int | None
+) -> AbstractArchitecture:
+    """The same architecture with another depth and width; None leaves them as they are."""
+    changes = {"depth": depth, "width": width}
+    asked = {name: size for name, size in changes.items() if size is not None}
+    return dataclasses.replace(architecture, **asked)
 
 
 def choose(kind: str, name: str, choices: Mapping[str, T]) -> T:

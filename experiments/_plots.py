@@ -17,9 +17,9 @@ from crlx.envs.ogbench import Episode, Evaluation, Maze
 Row = Mapping[str, Any]
 
 # The colours of Okabe and Ito, which are told apart without seeing red or green.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_REACHED: dict[str, Any] = {"color": _COLOURS[0], "linestyle": "-", "linewidth": 1.3}
-_MISSED: dict[str, Any] = {"color": _COLOURS[1], "linestyle": (0, (3, 1.5)), "linewidth": 1.3}
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_REACHED: dict[str, Any] = {"color": COLOURS[0], "linestyle": "-", "linewidth": 1.3}
+_MISSED: dict[str, Any] = {"color": COLOURS[1], "linestyle": (0, (3, 1.5)), "linewidth": 1.3}
 _MISSED_END: dict[str, Any] = {"marker": "X", "markeredgecolor": "white", "markeredgewidth": 0.5}
 _START: dict[str, Any] = {
     "marker": "o",
@@ -29,7 +29,7 @@ _START: dict[str, Any] = {
 }
 _GOAL: dict[str, Any] = {
     "marker": "*",
-    "color": _COLOURS[4],
+    "color": COLOURS[4],
     "markeredgecolor": "black",
     "linestyle": "none",
 }
@@ -80,7 +80,7 @@ def _draw_success(axes: Axes, evaluations: Sequence[Row]) -> None:
     for i, task in enumerate(dict.fromkeys(task for row in evaluations for task in row["tasks"])):
         steps, values = _series(evaluations, lambda row, task=task: row["tasks"].get(task))
         style: dict[str, Any] = {
-            "color": _COLOURS[i % len(_COLOURS)],
+            "color": COLOURS[i % len(COLOURS)],
             "marker": "o",
             "markersize": 3,
         }
@@ -104,7 +104,7 @@ def _draw_loss(axes: Axes, metrics: Sequence[Row], name: str) -> None:
     axes.plot(steps, values, color="black", linewidth=1, marker=alone, label="training")
     steps, values = _series(metrics, lambda row: row.get(_VALIDATION + name))
     if len(steps):
-        style = {"color": _COLOURS[1], "linestyle": "--", "marker": "o", "markersize": 3}
+        style = {"color": COLOURS[1], "linestyle": "--", "marker": "o", "markersize": 3}
         axes.plot(steps, values, label="validation", **style)
         axes.legend(frameon=False)
     axes.set_title(name)

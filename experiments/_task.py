@@ -30,8 +30,15 @@ class Task(eqx.Module):
 
     def init(self) -> tuple[Progress[Any, Any], PRNGKeyArray]:
         """The start of the run, and the key of everything random in it."""
-        nkey, rkey = jr.split(jr.key(self.seed))
-        return self.learner.init(self.architecture, self.spec, key=nkey), rkey
+        return start(self.learner, self.architecture, self.spec, self.seed)
+
+
+def start(
+    learner: Learner[Any, Any, Any], architecture: AbstractArchitecture, spec: Spec, seed: int
+) -> tuple[Progress[Any, Any], PRNGKeyArray]:
+    """The start of a run, and the key of everything random in it."""
+    nkey, rkey = jr.split(jr.key(seed))
+    return learner.init(architecture, spec, key=nkey), rkey
 
 
 def count_parameters(params: Any) -> int:

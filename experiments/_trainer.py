@@ -19,27 +19,11 @@ from ._divergence import Diverged, find_divergence
 from ._plots import plot_curve, plot_trajectories
 from ._reporter import Reporter
 from ._run_directory import RunDirectory
+from ._snapshot import Record, packed, unpacked
 from ._stop import Stopped, StopRequest
 from ._task import Task, chunk_length, count_parameters
 
 _SECONDS_BETWEEN_SAVES = 300
-
-
-@dataclasses.dataclass
-class Record:
-    """What a run has to tell beside its parameters; it travels in the checkpoints.
-
-    **Arguments:**
-
-    - `evaluations`: `step`, `overall_success` and the success of `tasks`, oldest first.
-    - `compile_seconds`: tracing and compiling, all processes of the run together.
-    - `updates`, `seconds`: gradient steps, and the time in compiled calls that they took.
-    """
-
-    evaluations: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    compile_seconds: float = 0.0
-    updates: int = 0
-    seconds: float = 0.0
 
 
 class Trainer:
@@ -146,7 +130,7 @@ class Trainer:
 
     def _evaluate(self) -> None:
         step, task = self._step, self._task
-        actor = task.learner.objective.policy(self._progress.params)
+        actor = task.learner.objective.policy(self._progress.params, self._progress.state)
 
         def policy(observations: np.ndarray, goals: np.ndarray) -> np.ndarray:
             return np.asarray(best_actions(actor, jnp.asarray(observations), jnp.asarray(goals)))
@@ -190,23 +174,18 @@ class Trainer:
         self._reporter.update("training", self._step, self._task.steps, figures)
 
     def _save(self) -> None:
-        progress = self._progress
-        rest = (progress.state, progress.opt_state, progress.step, self._key)
-        items = {"params": progress.params, "rest": rest}
+        items = packed(self._progress, self._key)
         self._checkpoints.save(self._step, items, dataclasses.asdict(self.record))
         self._saved_at = time.monotonic()
 
     def _restore(self) -> tuple[Progress[Any, Any], PRNGKeyArray] | None:
-        progress, key = self._skeleton
-        rest = (progress.state, progress.opt_state, progress.step, key)
-        found = self._checkpoints.restore({"params": progress.params, "rest": rest})
+        found = self._checkpoints.restore(packed(*self._skeleton))
         if found is None:
             return None
         self._checkpoints.set_aside(found.step)
         self.record = Record(**found.note)
         self._reporter.say(f"Resuming from step {found.step:,}.")
-        state, opt_state, step, key = found.items["rest"]
-        return Progress(found.items["params"], state, opt_state, step), key
+        return unpacked(found.items)
 
     def _leave(self) -> NoReturn:
         self._save()

@@ -1,30 +1,43 @@
-"""Time and memory of one update against depth: `python experiments/benchmark_depth.py --help`."""
+"""Time, memory and health of one update against depth: `experiments/benchmark_depth.py --help`."""
 
 import dataclasses
 import pathlib
 import sys
-from typing import Literal
+from typing import Annotated
 
 import jax
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from architectures import MLPNetworks, ResidualNetworks
 from crlx import JSON, AbstractArchitecture
 from experiments._depth import Looped, measure_apart
 from experiments._depth_plot import plot_depth
+from experiments._parts import ARCHITECTURES, choose, sized
 from experiments._run_directory import provenance, write_json
 
-_COLUMNS = ("architecture", "depth", "twin", "compile_seconds", "seconds_per_update", "peak_bytes")
+_COLUMNS = (
+    "architecture",
+    "depth",
+    "twin",
+    "compile_seconds",
+    "seconds_per_update",
+    "peak_bytes",
+    "logit_mean",
+    "logit_spread",
+    "penalty",
+    "saturated",
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """Trace, compile and run the full contrastive update (critic, actor, Adam), layers applied by
-    one scan and by a Python loop."""
+    one scan and by a Python loop; and read off what the networks are like at initialization."""
 
-    architecture: Literal["residual", "mlp"] = "residual"
+    architectures: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="{" + ",".join(ARCHITECTURES) + "}...")
+    ] = ("residual",)
     """Which networks."""
     depths: tuple[int, ...] = (4, 16, 64, 256, 1024)
     """Layers of each network."""
@@ -34,6 +47,8 @@ class Options:
     """Rows of a minibatch."""
     repeats: int = 3
     """Compilations (of scans; loops are compiled once) and calls, of which the median is taken."""
+    loops: bool = True
+    """Measure the Python loop, too."""
     seconds_to_compile: float = 60.0
     """A loop that takes longer to compile is left out, and so are deeper ones."""
     out: pathlib.Path | None = None
@@ -45,32 +60,32 @@ class Options:
                 flag = name.replace("_", "-")
                 raise ValueError(f"--{flag} must be positive; got {getattr(self, name)}.")
 
-    def build(self, depth: int) -> AbstractArchitecture:
-        """The networks of that depth."""
-        kinds = {"residual": ResidualNetworks, "mlp": MLPNetworks}
-        return kinds[self.architecture](depth=depth, width=self.width)
+    def build(self, name: str, depth: int) -> AbstractArchitecture:
+        """The networks of that name and depth."""
+        architecture = choose("architecture", name, ARCHITECTURES)()
+        return sized(architecture, depth=depth, width=self.width)
 
 
 def main(options: Options) -> None:
-    architectures = {depth: options.build(depth) for depth in options.depths}
+    # All are built before any is measured, so that a wrong size is refused at once.
+    networks = {(n, d): options.build(n, d) for n in options.architectures for d in options.depths}
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
     console = Console(highlight=False, soft_wrap=True)
     rows: list[dict[str, JSON]] = []
-    loops = True
-    for depth, scanned in architectures.items():
+    slow: set[str] = set()
+    for (name, depth), scanned in networks.items():
         for twin, architecture in (("scan", scanned), ("loop", Looped(scanned))):
-            if twin == "loop" and not loops:
+            if twin == "loop" and (not options.loops or name in slow):
                 continue
             found = _measure(architecture, twin, options)
             if found is None:
-                loops = False
+                slow.add(name)
                 limit = f"{options.seconds_to_compile:g} s"
-                console.print(f"depth {depth}, twin {twin}: not compiled in {limit}, left out")
+                console.print(f"{name}, depth {depth}, {twin}: not compiled in {limit}, left out")
                 continue
-            row = {"architecture": options.architecture, "depth": depth, "twin": twin, **found}
-            rows.append(row)
-            console.print(_line(row))
+            rows.append({"architecture": name, "depth": depth, "twin": twin, **found})
+            console.print(", ".join(f"{column} {_show(rows[-1][column])}" for column in _COLUMNS))
             if options.out is not None:
                 _write(rows, options, options.out)
     console.print(_table(rows, options))
@@ -93,10 +108,6 @@ def _write(rows: list[dict[str, JSON]], options: Options, path: pathlib.Path) ->
     settings = {"width": options.width, "batch_size": options.batch_size}
     write_json(path, {**provenance(), "settings": settings, "rows": rows})
     plot_depth(rows, path.with_suffix(".png"))
-
-
-def _line(row: dict[str, JSON]) -> str:
-    return ", ".join(f"{name} {_show(row[name])}" for name in _COLUMNS[1:])
 
 
 def _table(rows: list[dict[str, JSON]], options: Options) -> Table:

@@ -6,9 +6,8 @@ import sys
 
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from crlx import JSON, Learner, Offline, OfflineRows, Spec, Step, encode, standardization
+from crlx import JSON, Offline, OfflineRows, Spec, Step, encode, standardization
 from crlx.envs.ogbench import Dataset, Evaluator, environment_name, load
 from experiments._divergence import Diverged
 from experiments._options import Options, parse
@@ -76,7 +75,7 @@ def _task(options: Options, train: Dataset, validation: Dataset, evaluator: Eval
     if units is not None:
         spec = dataclasses.replace(spec, observation_units=units, goal_units=units)
     return Task(
-        learner=Learner(options.objective, optax.adam(options.learning_rate)),
+        learner=options.learner,
         architecture=options.architecture,
         spec=spec,
         source=Offline(_rows(train)),

@@ -9,18 +9,22 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from crlx import (
     AbstractActor,
     AbstractArchitecture,
+    AbstractDistance,
     AbstractHindsight,
     AbstractObjective,
     AbstractRows,
+    AbstractSharedCritic,
+    Affine,
     Ensemble,
     Geometric,
     Metrics,
     Spec,
+    Step,
     frozen,
 )
 
 from ._actor_terms import DDPGBC, AbstractActorTerm, ActorBatch
-from ._contrasts import AbstractContrast, Forward, diagnostics
+from ._contrasts import AbstractContrast, AbstractSignedContrast, Forward, diagnostics
 
 
 class ContrastiveParams(eqx.Module):
@@ -33,12 +37,17 @@ class ContrastiveParams(eqx.Module):
 
 
 class ContrastiveBatch(eqx.Module):
-    """Rows, each with a goal for the critic and one for the actor."""
+    """Rows, each with a goal for the critic and one for the actor.
+
+    `score_goal` is the actor's goal as the critic takes it: the same, unless critics compare
+    states and actions.
+    """
 
     observation: Float[Array, "batch obs"]
     action: Float[Array, "batch act"]
-    goal: Float[Array, "batch goal"]
+    goal: Float[Array, "batch future"]
     actor_goal: Float[Array, "batch goal"]
+    score_goal: Float[Array, "batch future"]
 
 
 class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
@@ -55,10 +64,14 @@ class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
     - `actor_goals`: where the actor's goals come from; None for the critic's own.
     - `logsumexp_penalty`: weight of the squared log-sum-exp, λ.
     - `ensemble`: number of critics.
+    - `future_actions`: the critic's goals are the whole future state and the action taken there,
+      which an architecture with `shared=True` embeds like the present ones. With `Backward` and a
+      quasimetric this is contrastive metric distillation in one step, CMD-1.
 
     ??? cite
         Eysenbach et al., Contrastive Learning as Goal-Conditioned RL (NeurIPS 2022);
-        Wang et al., 1000 Layer Networks for Self-Supervised RL (NeurIPS 2025).
+        Wang et al., 1000 Layer Networks for Self-Supervised RL (NeurIPS 2025), and its appendix
+        A.4 for CMD-1; Myers et al., Learning Temporal Distances (ICML 2024).
     """
 
     contrast: AbstractContrast = eqx.field(default_factory=Forward)
@@ -67,12 +80,18 @@ class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
     actor_goals: AbstractHindsight | None = None
     logsumexp_penalty: float = 0.1
     ensemble: int = 1
+    future_actions: bool = False
 
     def __check_init__(self):
         if self.ensemble < 1:
             raise ValueError(f"`ensemble` is at least 1; got {self.ensemble}.")
         if not self.logsumexp_penalty >= 0:
             raise ValueError(f"`logsumexp_penalty` is at least 0; got {self.logsumexp_penalty}.")
+        if self.future_actions and self.actor.needs_advantage:
+            raise ValueError(
+                "With future_actions there is no value without actions to take an advantage over: "
+                "use an actor term that needs the score, such as DDPGBC or MaxEntropy."
+            )
 
     def init(
         self, architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray
@@ -87,7 +106,20 @@ class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
             value = critics(dataclasses.replace(spec, action_size=0), 1, vkey)
         actor = architecture.actor(spec, key=akey)
         term = self.actor.init(architecture, spec, key=tkey)
+        if self.future_actions:
+            size = spec.observation_size + spec.action_size
+            spec = dataclasses.replace(spec, goal_size=size, goal_units=Affine())
         critic = critics(spec, self.ensemble, ckey)
+        if isinstance(self.contrast, AbstractSignedContrast) and _contains_distance(critic):
+            raise ValueError(
+                f"{type(self.contrast).__name__} needs scores of both signs, but the energy of "
+                "this architecture is minus a distance: use one such as ScaledDot()."
+            )
+        if self.future_actions and not isinstance(critic.members, AbstractSharedCritic):
+            raise ValueError(
+                "Future states and actions are goals for a critic with one encoder for both: use "
+                "an architecture with shared=True and a quasimetric energy, such as MRN()."
+            )
         return ContrastiveParams(critic, actor, value, term), None
 
     def relabel(
@@ -95,11 +127,11 @@ class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
     ) -> ContrastiveBatch:
         ckey, akey = jr.split(key)
         last, steps = rows.last(index), rows.take(index)
-        goal = rows.take(self.goals(index, last, key=ckey)).achieved
-        actor_goal = goal
+        future = wanted = rows.take(self.goals(index, last, key=ckey))
         if self.actor_goals is not None:
-            actor_goal = rows.take(self.actor_goals(index, last, key=akey)).achieved
-        return ContrastiveBatch(steps.observation, steps.action, goal, actor_goal)
+            wanted = rows.take(self.actor_goals(index, last, key=akey))
+        goal, score_goal = self._critic_goal(future), self._critic_goal(wanted)
+        return ContrastiveBatch(steps.observation, steps.action, goal, wanted.achieved, score_goal)
 
     def loss(
         self, params: ContrastiveParams, state: None, batch: ContrastiveBatch, *, key: PRNGKeyArray
@@ -121,8 +153,14 @@ class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
     def advance(self, params: ContrastiveParams, state: None) -> None:
         del params, state
 
-    def policy(self, params: ContrastiveParams) -> AbstractActor:
+    def policy(self, params: ContrastiveParams, state: None) -> AbstractActor:
+        del state
         return params.actor
+
+    def _critic_goal(self, steps: Step) -> Float[Array, "batch future"]:
+        if self.future_actions:
+            return jnp.concatenate([steps.observation, steps.action], axis=1)
+        return steps.achieved
 
     def _contrast(
         self, critic: Ensemble, batch: ContrastiveBatch, action: Float[Array, "batch act"]
@@ -145,7 +183,7 @@ class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
         states, goals = batch.observation, batch.actor_goal
 
         def score(action: Float[Array, "batch act"]) -> Float[Array, " batch"]:
-            return jnp.min(jax.vmap(critic)(states, action, goals), axis=1)
+            return jnp.min(jax.vmap(critic)(states, action, batch.score_goal), axis=1)
 
         advantage = None
         if value is not None:
@@ -159,3 +197,8 @@ class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
             advantage=advantage,
             key=key,
         )
+
+
+def _contains_distance(critic: Ensemble) -> bool:
+    leaves = jax.tree.leaves(critic, is_leaf=lambda node: isinstance(node, AbstractDistance))
+    return any(isinstance(leaf, AbstractDistance) for leaf in leaves)

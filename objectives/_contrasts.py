@@ -28,6 +28,11 @@ class AbstractContrast(eqx.Module):
         `log p(g | s, a) / p(g)` that the loss makes, for `Binary` less `log(B - 1)`."""
 
 
+class AbstractSignedContrast(AbstractContrast):
+    """A contrast that scores which are never positive cannot satisfy; an objective refuses it
+    with minus a distance as the energy."""
+
+
 class Forward(AbstractContrast):
     r"""InfoNCE over goals: $-\frac{1}{B} \sum_i [S_{ii} - \log \sum_j e^{S_{ij}}]$.
 
@@ -77,7 +82,7 @@ class Symmetric(AbstractContrast):
         return 0.5 * (_normalized(logits, 1) + _normalized(logits, 0))
 
 
-class Binary(AbstractContrast):
+class Binary(AbstractSignedContrast):
     r"""Noise-contrastive estimation with labels: the mean over all $B^2$ pairs of the binary
     cross-entropy between $\sigma(S_{ij})$ and $1[i = j]$.
 
