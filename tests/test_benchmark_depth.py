@@ -1,6 +1,7 @@
 import json
 
 import jax
+import numpy as np
 import pytest
 
 from architectures import ResidualNetworks, Sequential, Stacked
@@ -27,12 +28,23 @@ def test_the_twin_has_no_scan_left(getkey):
 
 def test_rows_are_written_as_promised(tmp_path):
     out = tmp_path / "new" / "depth.json"
-    main(Options(depths=(4,), width=8, batch_size=8, repeats=1, out=out))
+    main(Options(("residual", "hyperspherical"), (4,), width=8, batch_size=8, repeats=1, out=out))
     found = json.loads(out.read_text())
-    assert {(row["depth"], row["twin"]) for row in found["rows"]} == {(4, "scan"), (4, "loop")}
+    cases = {(row["architecture"], row["depth"], row["twin"]) for row in found["rows"]}
+    assert cases == {(n, 4, t) for n in ("residual", "hyperspherical") for t in ("scan", "loop")}
     promised = {"architecture", "depth", "twin", "compile_seconds", "seconds_per_update"}
-    assert all(promised | {"peak_bytes"} <= row.keys() for row in found["rows"])
+    promised |= {"peak_bytes", "logit_mean", "logit_spread", "penalty", "saturated"}
+    assert all(promised <= row.keys() for row in found["rows"])
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_statistics_are_those_of_initialization():
+    """The penalty is 0.1 times the mean square of log-sums near the mean score plus log B."""
+    row = list(measure(ResidualNetworks(depth=64, width=8), **SMALL))[-1]
+    estimate = 0.1 * (row["logit_mean"] + np.log(SMALL["batch_size"])) ** 2
+    assert row["penalty"] == pytest.approx(estimate, rel=0.1)
+    assert 0 < row["logit_spread"] < 1
+    assert 0 <= row["saturated"] <= 1
 
 
 def test_what_compiles_too_long_is_left_out():

@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from architectures import (
+    IQE,
     L1,
+    MRN,
+    PQE,
     Cosine,
     Dot,
     Encoder,
@@ -19,18 +22,19 @@ from architectures import (
     Norm,
     NormalizedDense,
     Plain,
-    PlainTrunk,
     Remat,
     Residual,
     ResidualNetworks,
-    ResidualTrunk,
+    ResidualStyle,
     ScaledDot,
     SquaredNorm,
     dense,
     fan_average_uniform,
+    plain_trunk,
     stacked,
 )
 from crlx import (
+    AbstractLearnedEnergy,
     Anywhere,
     ClippedGeometric,
     Current,
@@ -50,6 +54,7 @@ from crlx.testing import (
     check_energy,
     check_hindsight,
     check_objective,
+    check_quasimetric,
     check_relabel,
     check_rows,
     check_source,
@@ -121,13 +126,13 @@ HINDSIGHTS = {
 }
 BLOCKS = {
     "residual": functools.partial(Residual, 8),
-    "plain": functools.partial(Plain, 8, normalize=False, initializer=fan_average_uniform()),
-    "normalized": functools.partial(Plain, 8, normalize=True, initializer=fan_average_uniform()),
+    "plain": functools.partial(Plain, 8, 8, normalize=False, initializer=fan_average_uniform()),
+    "normalized": functools.partial(Plain, 8, 8, normalize=True, initializer=fan_average_uniform()),
     "dense": functools.partial(NormalizedDense, 8, 8),
 }
 ENCODERS = {
-    "residual": lambda key: ResidualTrunk(3, 8, 8, remat=Remat.BLOCK, unroll=1, key=key),
-    "plain": lambda key: PlainTrunk(3, 8, 3, normalize=True, remat=Remat.NONE, unroll=2, key=key),
+    "residual": lambda key: ResidualStyle().trunk(3, 8, 8, remat=Remat.BLOCK, unroll=1, key=key),
+    "plain": lambda key: plain_trunk(3, 8, 3, normalize=True, remat=Remat.NONE, unroll=2, key=key),
     "dense": lambda key: NormalizedDense(3, 8, key=key),
     "stacked": lambda key: stacked(BLOCKS["residual"], 2, key=key),
     "sequential": lambda key: stacked(BLOCKS["plain"], 2, key=key).unstack(),
@@ -135,7 +140,8 @@ ENCODERS = {
         NormalizedDense(3, 8, key=key), dense(8, 4, fan_average_uniform(), key=key)
     ),
 }
-ENERGIES = (Norm(), SquaredNorm(), L1(), Dot(), ScaledDot(), Cosine())
+QUASIMETRICS = (MRN(), MRN(groups=2), IQE(4), IQE(2), PQE(4))
+ENERGIES = (Norm(), SquaredNorm(), L1(), Dot(), ScaledDot(), Cosine(), *QUASIMETRICS)
 ARCHITECTURES = {"residual": RESIDUAL, "mlp": MLP}
 
 
@@ -180,6 +186,15 @@ def test_encoder(name, getkey):
 @pytest.mark.parametrize("energy", ENERGIES, ids=lambda e: type(e).__name__)
 def test_energy(energy, getkey):
     check_energy(energy, key=getkey())
+
+
+@pytest.mark.parametrize("energy", QUASIMETRICS, ids=lambda e: type(e).__name__)
+def test_quasimetric(energy, getkey):
+    check_quasimetric(energy, key=getkey())
+    if isinstance(energy, AbstractLearnedEnergy):
+        built = energy.init(8, key=getkey())
+        check_quasimetric(built, key=getkey())
+        check_energy(built, key=getkey())
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -72,7 +72,8 @@ class Slope(AbstractObjective[Weights, Memory, Array]):
     def advance(self, params, state):
         return Memory(params.a, state.count + 1)
 
-    def policy(self, params):
+    def policy(self, params, state):
+        del state
         return Constant(params.a)
 
 
@@ -170,7 +171,8 @@ class Witness(AbstractObjective):
     def advance(self, params, state):
         return None
 
-    def policy(self, params):
+    def policy(self, params, state):
+        del state
         return Constant(params.a)
 
 

@@ -5,7 +5,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from architectures import MLPNetworks, PlainTrunk, Remat
+from architectures import MLPNetworks, Remat, plain_trunk
 from architectures import fan_average_uniform as initializer
 from crlx import Spec
 
@@ -47,8 +47,9 @@ def np_layer(weight, bias, norm, x):
 
 
 def np_trunk(trunk, x, normalize, depth):
-    norm = (trunk.norm.weight, trunk.norm.bias) if normalize else None
-    x = np_layer(trunk.stem.weight, trunk.stem.bias, norm, x)
+    stem = trunk.stem
+    norm = (stem.norm.weight, stem.norm.bias) if normalize else None
+    x = np_layer(stem.linear.weight, stem.linear.bias, norm, x)
     for i in range(depth - 1):
         block = trunk.stack.blocks
         norm = (block.norm.weight[i], block.norm.bias[i]) if normalize else None
@@ -99,7 +100,7 @@ def test_actor_equals_double_precision(depth):
 @pytest.mark.parametrize("normalize", (True, False))
 def test_trunk_gradient_equals_central_differences(normalize):
     def build(spec, key):
-        return PlainTrunk(
+        return plain_trunk(
             spec.goal_size, 4, 3, normalize=normalize, remat=Remat.NONE, unroll=1, key=key
         )
 
@@ -129,7 +130,7 @@ def test_trunk_gradient_equals_central_differences(normalize):
 def limits(network, heads, depth):
     """Weights and biases of every layer with the limit of its uniform distribution."""
     trunk = network.trunk
-    layers = [(trunk.stem.weight, trunk.stem.bias, 6.0)]
+    layers = [(trunk.stem.linear.weight, trunk.stem.linear.bias, 6.0)]
     if depth > 1:
         linear = trunk.stack.blocks.linear
         layers += [(w, b, 6.0) for w, b in zip(linear.weight, linear.bias, strict=True)]
@@ -157,10 +158,10 @@ def test_initialization(getkey):
             seen.add(weight.tobytes())
     assert len(seen) == 3 * 4
     for tower in (critic.state_action, critic.goal):
-        for norm in (tower.trunk.norm, tower.trunk.stack.blocks.norm):
+        for norm in (tower.trunk.stem.norm, tower.trunk.stack.blocks.norm):
             assert np.all(norm.weight == 1)
             assert not np.any(norm.bias)
-    assert actor.trunk.norm is None
+    assert actor.trunk.stem.norm is None
     assert actor.trunk.stack.blocks.norm is None
 
 
@@ -183,7 +184,7 @@ def test_parameter_counts_in_closed_form(depth):
 def test_layer_norm_has_the_epsilon_of_flax():
     """A layer whose inputs are small shows it."""
     critic = filled(MLPNetworks(depth=1, width=8, dim=6).critic)
-    tower = eqx.tree_at(lambda t: t.trunk.stem.bias, critic.goal, jnp.zeros(8))
+    tower = eqx.tree_at(lambda t: t.trunk.stem.linear.bias, critic.goal, jnp.zeros(8))
     (x,) = random(3, (3, 3))
     x = x * jnp.array([[1e-4], [1e-3], [1e-2]])
     expected = np_trunk(tower.trunk, np.float64(x), True, 1)

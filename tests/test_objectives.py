@@ -68,7 +68,7 @@ def random(seed, *sizes):
 
 def make_batch():
     s, a, goal, actor_goal = random(1, 3, 2, 2, 2)
-    return ContrastiveBatch(s, jnp.tanh(a), goal, actor_goal)
+    return ContrastiveBatch(s, jnp.tanh(a), goal, actor_goal, actor_goal)
 
 
 @eqx.filter_jit
@@ -276,7 +276,7 @@ def test_value_networks_take_no_action():
 
 def test_the_actor_is_the_policy():
     params = start(Contrastive())
-    assert Contrastive().policy(params) is params.actor
+    assert Contrastive().policy(params, None) is params.actor
     assert Contrastive().advance(params, None) is None
 
 

@@ -4,7 +4,10 @@ import signal
 
 import pytest
 
+from architectures import IQE, Activation
+from crlx import decode, encode
 from experiments._options import parse
+from experiments._parts import ARCHITECTURES
 from experiments._stop import Stopped
 
 
@@ -21,6 +24,15 @@ from experiments._stop import Stopped
         (["--architecture", "mlp", "--depth", "0"], "1 or more"),
         (["--objective", "gcbc", "--actor", "awr"], "--actor means nothing"),
         (["--architecture", "mlp", "--actor", "maxent"], "use --architecture residual"),
+        (["--architecture", "iqe", "--objective", "gcbc"], "differs from residual in the critic"),
+        (["--architecture", "shared-mrn"], "objective that passes the future action"),
+        (["--objective", "cmd"], "an architecture with shared=True"),
+        (["--objective", "cmd", "--actor", "awr"], "no value without actions"),
+        (["--objective", "cmd", "--contrast", "forward"], "leave --contrast out"),
+        (["--contrast", "binary"], "scores of both signs"),
+        (["--architecture", "mlp", "--energy", "mrn", "--contrast", "binary"], "both signs"),
+        (["--architecture", "hyperspherical", "--depth", "7"], "multiple of 2"),
+        (["--architecture", "shared-mrn", "--objective", "cmd", "--energy", "norm"], "quasimetric"),
     ],
 )
 def test_impossible_parts_are_refused(flags, message):
@@ -61,6 +73,24 @@ def test_nested_fields_are_flags():
     options = parse(["--objective.actor.alpha", "0.7", "--architecture.dim", "5"])
     assert options.objective.actor.alpha == 0.7
     assert options.architecture.dim == 5
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_has_a_name_and_sizes(name):
+    objective = "cmd" if name == "shared-mrn" else "infonce"
+    flags = ["--depth", "8", "--width", "16", "--objective", objective, "--architecture", name]
+    options = parse(flags)
+    assert (options.architecture.depth, options.architecture.width) == (8, 16)
+    assert decode(encode(options.architecture)) == options.architecture
+
+
+def test_options_of_networks_are_flags():
+    flags = "--architecture stable --architecture.style.activation GELU"
+    style = parse([*flags.split(), "--architecture.style.residual-scale", "0.5"]).architecture.style
+    assert (style.activation, style.residual_scale) == (Activation.GELU, 0.5)
+    assert style.final_norm
+    iqe = parse(["--architecture", "iqe", "--architecture.energy.size", "4"]).architecture.energy
+    assert iqe == IQE(size=4)
 
 
 def test_stopping_tells_the_shell():

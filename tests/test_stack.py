@@ -1,4 +1,5 @@
 import functools
+import math
 
 import equinox as eqx
 import jax
@@ -7,15 +8,17 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from architectures import AbstractBlock, Plain, Remat, Residual, Sequential, Stacked, stacked
+from architectures import AbstractBlock, Plain, Remat, Residual, Sequential, Stacked, Tied, stacked
 from architectures import fan_average_uniform as initializer
+from architectures._fold import group_sizes
 
-WIDTH, DEPTH, BATCH = 8, 3, 4
+WIDTH, DEPTH, BATCH = 8, 5, 4
 VARIANTS = {
     "scan": (Remat.NONE, 1),
     "remat": (Remat.BLOCK, 1),
     "unroll": (Remat.NONE, 2),  # Does not divide the depth.
     "both": (Remat.BLOCK, DEPTH),
+    "nested": (Remat.NESTED, 1),
 }
 
 
@@ -24,7 +27,7 @@ def residual(key):
 
 
 def plain(key):
-    return Plain(WIDTH, normalize=True, initializer=initializer(), key=key)
+    return Plain(WIDTH, WIDTH, normalize=True, initializer=initializer(), key=key)
 
 
 build = eqx.filter_jit(stacked)
@@ -184,8 +187,45 @@ def test_checkpoints_save_memory(getkey):
         compiled = jax.jit(gradient).lower(arrays, jnp.ones((256, WIDTH))).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    everything, inputs = temporary(Remat.NONE), temporary(Remat.BLOCK)
+    everything, inputs, groups = map(temporary, (Remat.NONE, Remat.BLOCK, Remat.NESTED))
     assert inputs < 0.5 * everything
+    assert groups < 0.7 * inputs
+
+
+@pytest.mark.parametrize("length", (1, 2, 3, 7, 16, 30, 61, 256, 1021))
+def test_nested_groups_are_near_the_root(length):
+    groups, size = group_sizes(length)
+    assert 0 <= length - groups * size < size
+    assert size <= 2 * math.isqrt(length)
+    assert groups <= 3 * math.isqrt(length)
+    if length in (1, 16, 30, 256):  # Nothing over, so that no parameters are copied.
+        assert groups * size == length
+
+
+@pytest.mark.parametrize("remat", Remat)
+def test_tied_blocks_equal_a_sequence_of_one(remat, getkey):
+    """Value, and gradient: the sum of those of all its places."""
+    block, x = moved(plain(getkey()), getkey()), jr.normal(getkey(), (BATCH, WIDTH))
+    value, (gradient, slope) = value_and_gradient(Tied(block, DEPTH, remat), x)
+    expected, (blocks, expected_slope) = value_and_gradient(Sequential((block,) * DEPTH), x)
+    total = jax.tree.map(lambda *leaves: sum(leaves), *blocks.blocks)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    pairs = zip(
+        jax.tree.leaves((gradient.block, slope)),
+        jax.tree.leaves((total, expected_slope)),
+        strict=True,
+    )
+    for a, b in pairs:
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.max(np.abs(b)))
+
+
+def test_tied_blocks_have_one_blocks_parameters(getkey):
+    block = plain(getkey())
+    assert eqx.tree_equal(Tied(block, 100).block, block)
+    with pytest.raises(ValueError, match="at least one block"):
+        Tied(block, 0)
+    with pytest.raises(ValueError, match="at least 1"):
+        Tied(block, 2, unroll=0)
 
 
 class Affine(AbstractBlock):
@@ -214,7 +254,8 @@ def test_traces_do_not_grow_with_depth(remat):
         compiled(Stacked(blocks, remat), jnp.ones(WIDTH))
         return len(calls)
 
-    assert 1 <= traces(2, lambda s: s) == traces(40, lambda s: s) <= 2
+    # 4, 16 and 36 blocks are groups of 2, 4 and 6: nothing is over.
+    assert 1 <= traces(4, lambda s: s) == traces(36, lambda s: s) <= 3
     assert traces(6, Stacked.unstack) == 6  # The count counts: the loop traces each block.
 
 
