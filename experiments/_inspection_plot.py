@@ -68,9 +68,11 @@ def plot_inspections(inspections: Mapping[str, Inspection], path: pathlib.Path) 
 
 
 def _draw(axes: Axes, curves: Mapping[str, np.ndarray], styles: Mapping[str, Any]) -> None:
-    for name, values in curves.items():
-        every = max(1, len(values) // 8)
-        style = {"markersize": 4, "markevery": every, "linewidth": 1.6, **styles[name]}
+    for i, (name, values) in enumerate(curves.items()):
+        every = max(1, len(values) // 6)
+        # Lines that coincide are told apart by markers side by side.
+        marks = (i * every // len(curves), every)
+        style = {"markersize": 4, "markevery": marks, "linewidth": 1.6, **styles[name]}
         axes.plot(1 + np.arange(len(values)), values, **style)
     if not curves:
         axes.text(0.5, 0.5, "no blocks", ha="center", transform=axes.transAxes)
@@ -80,7 +82,7 @@ def _draw(axes: Axes, curves: Mapping[str, np.ndarray], styles: Mapping[str, Any
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,)))
         axes.yaxis.set_minor_locator(NullLocator())
     else:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     axes.grid(color="0.9")

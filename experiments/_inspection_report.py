@@ -3,6 +3,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.table import Table
 
 from crlx import JSON
@@ -32,23 +33,20 @@ def summary(inspections: Mapping[str, Inspection]) -> Table:
     return table
 
 
-def blocks(inspections: Mapping[str, Inspection]) -> Table:
+def blocks(label: str, inspection: Inspection) -> Table:
     """The statistics of the first block, the last, and three between them."""
-    table = Table(title="blocks")
-    for name in ("network", "block", *TITLES.values()):
-        justify = "left" if name == "network" else "right"
-        table.add_column(name, justify=justify, no_wrap=True)
-    for label, inspection in inspections.items():
-        for name, network in inspection.networks.items():
-            if not network.blocks:
-                continue
-            depth = len(network.blocks["branch"])
-            title = f"{label}: {name}" if len(inspections) > 1 else name
-            for i in sorted({round(share * (depth - 1) / 4) for share in range(5)}):
-                numbers = (_show(_at(network.blocks, key, i)) for key in TITLES)
-                table.add_row(title, f"{i + 1:,}", *numbers)
-                title = ""
-            table.add_section()
+    table = Table(title=f"blocks: {label}", box=box.SIMPLE_HEAD)
+    table.add_column("network", min_width=len("state-action"))
+    for name in ("block", *TITLES.values()):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, network in inspection.networks.items():
+        if not network.blocks:
+            continue
+        depth = len(network.blocks["branch"])
+        for i in sorted({round(share * (depth - 1) / 4) for share in range(5)}):
+            numbers = (_show(_at(network.blocks, key, i)) for key in TITLES)
+            table.add_row(name if i == 0 else "", f"{i + 1:,}", *numbers)
+        table.add_section()
     return table
 
 
@@ -79,7 +77,7 @@ def _at(found: Mapping[str, np.ndarray], key: str, i: int) -> float | None:
 
 
 def _show(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"
+    return "–" if value is None else f"{value:.3g}"
 
 
 def _finite(value: Any) -> float | None:

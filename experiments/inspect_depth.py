@@ -21,7 +21,7 @@ class Options:
     """Feed one minibatch to a run's networks, or to fresh ones, and tell what every block does."""
 
     run: pathlib.Path | None = None
-    """The folder of a run, whose newest readable checkpoint is taken; by default fresh networks."""
+    """The folder of a run, whose newest checkpoint is taken; by default fresh networks."""
     compare: tuple[str, ...] = ()
     """More of them for the same figure: folders of runs, or names of architectures."""
     architecture: Annotated[str, tyro.conf.arg(metavar="NAME")] = "residual"
@@ -67,8 +67,9 @@ def main(options: Options) -> None:
         for name, subject in subjects.items()
     }
     console = Console(highlight=False, soft_wrap=True)
-    console.print(summary(probed), blocks(probed), sep="\n")
+    console.print(summary(probed))
     for name, inspection in probed.items():
+        console.print(blocks(name, inspection))
         for network, reason in inspection.left_out.items():
             console.print(f"{name}: the blocks of the {network} are left out: {reason}.")
     out = options.out or options.run or _new_folder(options)

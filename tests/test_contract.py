@@ -18,6 +18,12 @@ from architectures import (
     Cosine,
     Dot,
     Encoder,
+    HyperDense,
+    HyperHead,
+    HyperLerp,
+    HyperResidual,
+    HypersphericalNetworks,
+    HyperStem,
     MLPNetworks,
     Norm,
     NormalizedDense,
@@ -27,6 +33,8 @@ from architectures import (
     ResidualNetworks,
     ResidualStyle,
     ScaledDot,
+    Scaler,
+    SphereBlock,
     SquaredNorm,
     dense,
     fan_average_uniform,
@@ -79,6 +87,7 @@ pytestmark = pytest.mark.usefixtures("lightly_compiled")
 SPEC = Spec(3, 2, 2)
 MLP = MLPNetworks(depth=1, width=8, dim=4)
 RESIDUAL = ResidualNetworks(depth=4, width=8, dim=4, squashed=True, learn_scale=True)
+SPHERE = functools.partial(HypersphericalNetworks, depth=4, width=8, dim=4)
 
 CRITIC = {"critic/loss": {"critic"}}
 ACTOR = {"actor/loss": {"actor"}}
@@ -129,6 +138,8 @@ BLOCKS = {
     "plain": functools.partial(Plain, 8, 8, normalize=False, initializer=fan_average_uniform()),
     "normalized": functools.partial(Plain, 8, 8, normalize=True, initializer=fan_average_uniform()),
     "dense": functools.partial(NormalizedDense, 8, 8),
+    "hyper lerp": functools.partial(HyperLerp, 8, step=0.3),
+    "hyper residual": functools.partial(HyperResidual, 8, step=0.3),
 }
 ENCODERS = {
     "residual": lambda key: ResidualStyle().trunk(3, 8, 8, remat=Remat.BLOCK, unroll=1, key=key),
@@ -139,10 +150,19 @@ ENCODERS = {
     "encoder": lambda key: Encoder(
         NormalizedDense(3, 8, key=key), dense(8, 4, fan_average_uniform(), key=key)
     ),
+    "hyper dense": lambda key: HyperDense(3, 8, key=key),
+    "hyper stem": lambda key: HyperStem(3, 8, key=key),
+    "hyper head": lambda key: HyperHead(3, 8, key=key),
+    "scaler": lambda key: Scaler(3, 0.5, 0.1),
 }
 QUASIMETRICS = (MRN(), MRN(groups=2), IQE(4), IQE(2), PQE(4))
 ENERGIES = (Norm(), SquaredNorm(), L1(), Dot(), ScaledDot(), Cosine(), *QUASIMETRICS)
-ARCHITECTURES = {"residual": RESIDUAL, "mlp": MLP}
+ARCHITECTURES = {
+    "residual": RESIDUAL,
+    "mlp": MLP,
+    "hyper lerp": SPHERE(),
+    "hyper residual": SPHERE(block=SphereBlock.RESIDUAL, squashed=True),
+}
 
 
 @pytest.fixture(scope="module")

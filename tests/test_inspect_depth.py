@@ -15,7 +15,7 @@ import crlx
 from architectures import MRN, MLPNetworks, ResidualNetworks, ResidualStyle, TanhGaussianActor
 from crlx import OfflineRows, Spec, Step
 from crlx.envs.ogbench import collect
-from experiments import _inspection_plot, inspect_depth, offline_ogbench
+from experiments import _inspection, _inspection_plot, inspect_depth, offline_ogbench
 from experiments._inspection import Inspection, Network, inspect, similarity
 from experiments._inspection_plot import plot_inspections
 from experiments._options import parse
@@ -150,10 +150,14 @@ def test_every_kind_of_objective_is_looked_into():
         (Standardized(Contrastive(actor=AWR())), tied, towers),
     ]
     for objective, architecture, names in cases:
-        found = inspect(objective, *start(objective, architecture), jr.key(0))
-        assert found.networks.keys() == names
-        assert all(len(n.blocks["gradient"]) == 2 for n in found.networks.values())
-        assert not found.left_out
+        parts = eqx.filter_eval_shape(objective.init, architecture, SPEC, key=jr.key(0))
+        # Traced and not compiled, since only names and shapes are looked at.
+        found, scalars = eqx.filter_eval_shape(
+            _inspection._measure, objective, *parts, minibatch(objective), jr.key(0)
+        )
+        assert found.keys() == names
+        assert all(network["blocks"]["gradient"].shape == (2,) for network in found.values())
+        assert {"critic/logits_mean", "critic/penalty", "actor/saturated_modes"} <= scalars.keys()
 
 
 class Foreign(crlx.AbstractActor):
@@ -203,33 +207,40 @@ def finite(value):
     return not isinstance(value, float) or np.isfinite(value)
 
 
-def test_fresh_networks_are_compared(data, tmp_path, capsys):
-    small = {"depth": 8, "width": 8, "batch_size": 16, "dataset_path": data}
-    inspect_depth.main(Options(compare=("stable",), out=tmp_path / "new", **small))
-    written = json.loads((tmp_path / "new" / "depth.json").read_text())
-    assert (tmp_path / "new" / "depth.png").read_bytes().startswith(b"\x89PNG")
-    assert finite(written)
-    assert written["found"].keys() == {"residual", "stable"}
-    blocks = written["found"]["stable"]["networks"]["actor"]["blocks"]
-    assert {name: len(values) for name, values in blocks.items()} == dict.fromkeys(
-        ("branch", "stream", "ratio", "cosine", "mean", "gradient"), 2
-    )
-    printed = capsys.readouterr().out
-    assert "critic/penalty" in printed
-    assert "residual: actor" in printed
-
-
-def test_a_run_is_inspected_in_its_own_folder(data, tmp_path, capsys):
+def test_a_run_is_inspected_in_its_own_folder_and_compared_with_fresh_networks(
+    data, tmp_path, capsys
+):
     run = tmp_path / "run"
     flags = ["--steps", "2", "--batch-size", "8", "--width", "8", "--depth", "8", "--episodes", "1"]
     places = ["--dataset-path", str(data), "--out", str(run), "--no-aim", "--objective", "gcbc"]
     offline_ogbench.main(parse([*flags, *places]))
-    inspect_depth.main(Options(run=run, batch_size=8))
-    found = json.loads((run / "depth.json").read_text())["found"]["run"]
-    assert found["step"] == 2
-    assert found["networks"].keys() == {"actor"}
-    assert (run / "depth.png").exists()
-    assert "actor/log_prob" in capsys.readouterr().out
+    fresh = {"depth": 4, "width": 8, "objective": "gcbc", "dataset_path": data}
+    inspect_depth.main(Options(run=run, compare=("residual",), batch_size=8, **fresh))
+    written = json.loads((run / "depth.json").read_text())
+    assert finite(written)
+    assert {name: found["step"] for name, found in written["found"].items()} == {
+        "run": 2,
+        "residual": 0,
+    }
+    names = ("branch", "stream", "ratio", "cosine", "mean", "gradient")
+    for name, depth in (("run", 2), ("residual", 1)):
+        networks = written["found"][name]["networks"]
+        assert networks.keys() == {"actor"}
+        blocks = networks["actor"]["blocks"]
+        assert {n: len(values) for n, values in blocks.items()} == dict.fromkeys(names, depth)
+    assert (run / "depth.png").read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    assert "actor/log_prob" in printed
+    assert "blocks: run" in printed
+
+
+def test_fresh_networks_without_blocks_are_reported(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = {"depth": 1, "width": 8, "batch_size": 8, "dataset_path": data}
+    inspect_depth.main(Options(architecture="mlp", objective="gcbc", **small))
+    assert "the blocks of the actor are left out: it has no blocks" in capsys.readouterr().out
+    (out,) = (tmp_path / "runs").glob(f"inspect-{DATASET}_gcbc_mlp_*")
+    assert {path.name for path in out.iterdir()} == {"depth.png", "depth.json"}
 
 
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
