@@ -79,6 +79,9 @@ class Options(Names):
     eval_every: int | None = None
     """Gradient steps between evaluations, the last of which comes at the end; by default a fifth
     of the steps."""
+    log_every: int | None = None
+    """Gradient steps per line of metrics.jsonl, over which metrics are averaged; by default as many
+    as take a few seconds."""
     episodes: int = 50
     """Episodes of each task in an evaluation."""
     normalize: bool = True
@@ -103,6 +106,8 @@ class Options(Names):
             raise ValueError(f"--seed must not be negative; got {self.seed}.")
         if self.eval_every is not None and self.eval_every < 1:
             raise ValueError(f"--eval-every must be positive; got {self.eval_every}.")
+        if self.log_every is not None and self.log_every < 1:
+            raise ValueError(f"--log-every must be positive; got {self.log_every}.")
         if self.batch_size < 2 and isinstance(self.objective, obj.Contrastive):
             raise ValueError("--batch-size must be at least 2: contrasts need negatives.")
         # Refuses a pair that does not fit, with its reason, before any work starts.

@@ -96,14 +96,23 @@ class RunDirectory:
             file.write(text.encode())
 
     def lines(self) -> list[dict[str, JSON]]:
-        """The lines of `metrics.jsonl`; one that a killed run left half-written is passed over."""
-        found = []
-        for line in (self.path / "metrics.jsonl").read_text().splitlines():
-            try:
-                found.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-        return found
+        """The lines of `metrics.jsonl`, oldest first."""
+        return read_lines(self.path)
+
+
+def read_lines(run: pathlib.Path) -> list[dict[str, JSON]]:
+    """The lines of a run's `metrics.jsonl`; one that a killed run left half-written is passed
+    over."""
+    path = run / "metrics.jsonl"
+    if not path.is_file():
+        raise ValueError(f"{run} holds no metrics.jsonl; give the folder that was passed as --out.")
+    found = []
+    for line in path.read_text().splitlines():
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return found
 
 
 def _ends_line(file: BinaryIO) -> bool:

@@ -16,6 +16,7 @@ class Task(eqx.Module):
 
     - `steps`, `interval`: gradient steps in all, and between evaluations; the last evaluation
       comes at the end.
+    - `log_every`: gradient steps per line of the log; None for as many as take a few seconds.
     """
 
     learner: Learner[Any, Any, Any]
@@ -27,6 +28,7 @@ class Task(eqx.Module):
     interval: int
     batch_size: int
     seed: int
+    log_every: int | None = None
 
     def init(self) -> tuple[Progress[Any, Any], PRNGKeyArray]:
         """The start of the run, and the key of everything random in it."""

@@ -36,7 +36,8 @@ class Trainer:
         self._directory, self._reporter = directory, reporter
         self._skeleton: Any = eqx.filter_eval_shape(task.init)
         parameters = count_parameters(self._skeleton[0].params)
-        self._chunk = chunk_length(task.interval, parameters, task.batch_size)
+        suited = chunk_length(task.interval, parameters, task.batch_size)
+        self._chunk = suited if task.log_every is None else min(task.log_every, task.interval)
         self._compiled: dict[int, Callable[[Any, Any], Any]] = {}
         self._stop = StopRequest()
         self._loss = math.nan

@@ -84,6 +84,7 @@ def _task(options: Options, train: Dataset, validation: Dataset, evaluator: Eval
         interval=options.evaluation_interval,
         batch_size=options.batch_size,
         seed=options.seed,
+        log_every=options.log_every,
     )
 
 

@@ -1,7 +1,6 @@
 """Draw metrics of several runs in one figure: `python experiments/plot_metrics.py --help`."""
 
 import dataclasses
-import json
 import math
 import pathlib
 import sys
@@ -11,6 +10,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from experiments._plots import COLOURS, save_figure
+from experiments._run_directory import read_lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,10 +65,7 @@ def main(options: Options) -> None:
 
 def read(run: pathlib.Path) -> list[dict[str, Any]]:
     """The lines of a run that hold metrics of training, in the order of their steps."""
-    path = run / "metrics.jsonl"
-    if not path.is_file():
-        raise ValueError(f"{run} holds no metrics.jsonl; give the folder that was passed as --out.")
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines: list[dict[str, Any]] = read_lines(run)
     # A run that was resumed may have logged a step twice: the later counts.
     steps = {line["step"]: line for line in lines if "step" in line and "event" not in line}
     return [steps[step] for step in sorted(steps)]

@@ -94,6 +94,12 @@ def test_metrics_are_one_line_per_chunk_and_evaluation(finished):
     assert sum(line.get("event") == "evaluation" for line in lines) == 2
 
 
+def test_lines_are_as_frequent_as_asked_for(data, tmp_path):
+    sizes = ["--steps", "8", "--eval-every", "8", "--log-every", "3", "--objective", "gcbc"]
+    main(parse(_flags(data, tmp_path / "run", *sizes)))
+    assert [line["step"] for line in _lines(tmp_path / "run") if "actor/loss" in line] == [3, 6, 8]
+
+
 def test_the_policy_loads_and_acts(finished):
     policy = load_policy(finished)
     one = policy.act(np.zeros(2), np.ones(2))

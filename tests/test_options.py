@@ -49,6 +49,7 @@ def test_impossible_parts_are_refused(flags, message):
         (["--episodes", "0"], "--episodes must be positive"),
         (["--learning-rate", "0"], "--learning-rate must be positive"),
         (["--eval-every", "0"], "--eval-every must be positive"),
+        (["--log-every", "0"], "--log-every must be positive"),
         (["--seed", "-1"], "--seed must not be negative"),
         (["--batch-size", "1"], "contrasts need negatives"),
     ],
