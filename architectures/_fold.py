@@ -17,7 +17,7 @@ class Remat(enum.Enum):
     - `BLOCK`: only each block's input, `N` vectors per example; the inside is computed again.
     - `NESTED`: the inputs of about `sqrt(N)` groups of about `sqrt(N)` blocks, and while a group
       is walked back those of its blocks; everything else is computed again, the inside of blocks
-      twice. The leanest, for a fifth to a third more computation than `BLOCK`.
+      twice. The leanest, for about a quarter more computation than `BLOCK`.
     """
 
     NONE = enum.auto()

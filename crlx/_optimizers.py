@@ -140,7 +140,7 @@ def _split(*trees: PyTree) -> Iterator[tuple[Any, ...]]:
 
     Modules stay where they are, so that masks by type work on each part.
     """
-    groups = _groups(trees[0])
+    groups = stacking(trees[0])
     for group in sorted(set(groups)):
         mask = jax.tree.unflatten(jax.tree.structure(trees[0]), [g == group for g in groups])
         yield group[1], *(eqx.filter(tree, mask, replace=optax.MaskedNode()) for tree in trees)
@@ -148,13 +148,9 @@ def _split(*trees: PyTree) -> Iterator[tuple[Any, ...]]:
 
 def _join(tree: PyTree, parts: list[PyTree]) -> PyTree:
     """The inverse of `_split`: the structure of `tree` with the leaves of all parts."""
-    groups = _groups(tree)
+    groups = stacking(tree)
     found = {g: iter(jax.tree.leaves(p)) for g, p in zip(sorted(set(groups)), parts, strict=True)}
     return jax.tree.unflatten(jax.tree.structure(tree), [next(found[g]) for g in groups])
-
-
-def _groups(tree: PyTree) -> list[tuple[int, int]]:
-    return stacking(tree)
 
 
 def _vmap(function: Callable[..., Any], axes: int) -> Callable[..., Any]:

@@ -87,6 +87,7 @@ pytestmark = pytest.mark.usefixtures("lightly_compiled")
 SPEC = Spec(3, 2, 2)
 MLP = MLPNetworks(depth=1, width=8, dim=4)
 RESIDUAL = ResidualNetworks(depth=4, width=8, dim=4, squashed=True, learn_scale=True)
+SHARED = ResidualNetworks(depth=4, width=8, dim=4, energy=MRN(), shared=True)
 SPHERE = functools.partial(HypersphericalNetworks, depth=4, width=8, dim=4)
 
 CRITIC = {"critic/loss": {"critic"}}
@@ -101,6 +102,7 @@ OBJECTIVES = {
     "symmetric": (Contrastive(Symmetric(), MaxEntropy()), RESIDUAL, CRITIC | TEMPERED),
     "binary": (Contrastive(Binary(), DDPGBC(), ensemble=2), MLP, CRITIC | ACTOR),
     "gcbc": (GCBC(), MLP, ACTOR),
+    "cmd": (Contrastive(Backward(), future_actions=True, ensemble=2), SHARED, CRITIC | ACTOR),
 }
 
 
