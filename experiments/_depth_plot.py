@@ -18,27 +18,33 @@ _LINES = {"scan": "-", "loop": "--"}
 
 
 def plot_depth(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
-    """Draws compilation, speed and memory against depth, both axes logarithmic."""
+    """Draws compilation, speed and memory against depth, on logarithmic axes; what changes little
+    is drawn from zero."""
     figure = Figure(figsize=(12, 4.4), layout="constrained")
     depths = sorted({row["depth"] for row in rows})
     lines = list(dict.fromkeys((row["architecture"], row["twin"]) for row in rows))
+    several = len({row["twin"] for row in rows}) > 1
     for axes, (name, label, unit) in zip(figure.subplots(1, 3), _PANELS, strict=True):
         for i, (architecture, twin) in enumerate(lines):
             mine = [r for r in rows if (r["architecture"], r["twin"]) == (architecture, twin)]
             axes.plot(
                 [row["depth"] for row in mine],
                 [row[name] / unit for row in mine],
-                label=f"{architecture}, {twin}",
+                label=f"{architecture}, {twin}" if several else architecture,
                 color=COLOURS[i % len(COLOURS)],
                 marker=_MARKERS[i % len(_MARKERS)],
                 linestyle=_LINES[twin],
             )
-        axes.set(xscale="log", yscale="log", xlabel="depth", title=label)
+        axes.set(xscale="log", xlabel="depth", title=label)
         axes.set_xticks(depths, [str(depth) for depth in depths])
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        if max(row[name] for row in rows) < 3 * min(row[name] for row in rows):
+            axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
+        else:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_locator(NullLocator())
         axes.grid(color="0.9")
         axes.spines[["top", "right"]].set_visible(False)
     handles, labels = figure.axes[0].get_legend_handles_labels()

@@ -17,7 +17,7 @@ from crlx.envs.ogbench import Episode, Evaluation, Maze
 Row = Mapping[str, Any]
 
 # The colours of Okabe and Ito, which are told apart without seeing red or green.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _REACHED: dict[str, Any] = {"color": COLOURS[0], "linestyle": "-", "linewidth": 1.3}
 _MISSED: dict[str, Any] = {"color": COLOURS[1], "linestyle": (0, (3, 1.5)), "linewidth": 1.3}
 _MISSED_END: dict[str, Any] = {"marker": "X", "markeredgecolor": "white", "markeredgewidth": 0.5}

@@ -72,6 +72,7 @@ def main(options: Options) -> None:
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
     console = Console(highlight=False, soft_wrap=True)
+    console.width = max(console.width, 130)  # The table is wide; terminals may wrap it.
     rows: list[dict[str, JSON]] = []
     slow: set[str] = set()
     for (name, depth), scanned in networks.items():
