@@ -73,6 +73,6 @@ def group_sizes(length: int) -> tuple[int, int]:
     A divisor near the root leaves nothing over, so that no parameters are copied.
     """
     root = math.isqrt(length)
-    divisors = [d for d in range(max(1, root // 2), 2 * root + 1) if length % d == 0]
+    divisors = [d for d in range(root - root // 3, root + root // 2 + 1) if length % d == 0]
     size = min(divisors, key=lambda d: abs(d - root), default=root)
     return length // size, size

@@ -1,4 +1,5 @@
 import os
+import sys
 
 import hypothesis
 import pytest
@@ -31,6 +32,15 @@ def getkey():
 
     keys = map(jr.key, range(2026, 3026))
     return lambda: next(keys)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """Drops what a module compiled: the mappings of thousands of programs exceed what a process
+    may have on Linux, and the compiler then crashes."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
 
 
 @pytest.fixture

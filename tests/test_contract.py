@@ -87,7 +87,8 @@ pytestmark = pytest.mark.usefixtures("lightly_compiled")
 SPEC = Spec(3, 2, 2)
 MLP = MLPNetworks(depth=1, width=8, dim=4)
 RESIDUAL = ResidualNetworks(depth=4, width=8, dim=4, squashed=True, learn_scale=True)
-SHARED = ResidualNetworks(depth=4, width=8, dim=4, energy=MRN(), shared=True)
+# Not MRN, for which the last bias of one encoder cancels.
+SHARED = ResidualNetworks(depth=4, width=8, dim=4, energy=IQE(2), shared=True)
 SPHERE = functools.partial(HypersphericalNetworks, depth=4, width=8, dim=4)
 
 CRITIC = {"critic/loss": {"critic"}}
@@ -150,7 +151,8 @@ ENCODERS = {
     "stacked": lambda key: stacked(BLOCKS["residual"], 2, key=key),
     "sequential": lambda key: stacked(BLOCKS["plain"], 2, key=key).unstack(),
     "encoder": lambda key: Encoder(
-        NormalizedDense(3, 8, key=key), dense(8, 4, fan_average_uniform(), key=key)
+        plain_trunk(3, 8, 2, normalize=True, remat=Remat.NONE, unroll=1, key=key),
+        dense(8, 4, fan_average_uniform(), key=key),
     ),
     "hyper dense": lambda key: HyperDense(3, 8, key=key),
     "hyper stem": lambda key: HyperStem(3, 8, key=key),
