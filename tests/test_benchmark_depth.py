@@ -43,7 +43,7 @@ def test_statistics_are_those_of_initialization():
     row = list(measure(ResidualNetworks(depth=64, width=8), **SMALL))[-1]
     estimate = 0.1 * (row["logit_mean"] + np.log(SMALL["batch_size"])) ** 2
     assert row["penalty"] == pytest.approx(estimate, rel=0.1)
-    assert 0 < row["logit_spread"] < 1
+    assert 0 < row["logit_spread"] < -row["logit_mean"]
     assert 0 <= row["saturated"] <= 1
 
 

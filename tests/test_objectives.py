@@ -269,9 +269,9 @@ def test_value_networks_take_no_action():
     make = functools.partial(objective.init, MLPNetworks(depth=1, width=8, dim=4), SPEC)
     params, _ = eqx.filter_eval_shape(make, key=jr.key(0))
     for ensemble, size, inputs in ((params.critic, 2, 3 + 2), (params.value, 1, 3)):
-        assert ensemble.members.state_action.trunk.stem.weight.shape == (size, 8, inputs)
-        assert ensemble.members.goal.trunk.stem.weight.shape == (size, 8, 2)
-    assert params.actor.trunk.stem.weight.shape == (8, 3 + 2)
+        assert ensemble.members.state_action.trunk.stem.linear.weight.shape == (size, 8, inputs)
+        assert ensemble.members.goal.trunk.stem.linear.weight.shape == (size, 8, 2)
+    assert params.actor.trunk.stem.linear.weight.shape == (8, 3 + 2)
 
 
 def test_the_actor_is_the_policy():
