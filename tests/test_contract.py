@@ -87,8 +87,7 @@ pytestmark = pytest.mark.usefixtures("lightly_compiled")
 SPEC = Spec(3, 2, 2)
 MLP = MLPNetworks(depth=1, width=8, dim=4)
 RESIDUAL = ResidualNetworks(depth=4, width=8, dim=4, squashed=True, learn_scale=True)
-# Not MRN, for which the last bias of one encoder cancels.
-SHARED = ResidualNetworks(depth=4, width=8, dim=4, energy=IQE(2), shared=True)
+SHARED = ResidualNetworks(depth=4, width=8, dim=4, energy=MRN(), shared=True)
 SPHERE = functools.partial(HypersphericalNetworks, depth=4, width=8, dim=4)
 
 CRITIC = {"critic/loss": {"critic"}}
@@ -103,7 +102,6 @@ OBJECTIVES = {
     "symmetric": (Contrastive(Symmetric(), MaxEntropy()), RESIDUAL, CRITIC | TEMPERED),
     "binary": (Contrastive(Binary(), DDPGBC(), ensemble=2), MLP, CRITIC | ACTOR),
     "gcbc": (GCBC(), MLP, ACTOR),
-    "cmd": (Contrastive(Backward(), future_actions=True, ensemble=2), SHARED, CRITIC | ACTOR),
 }
 
 
@@ -122,7 +120,10 @@ class Leaning(AbstractActorTerm):
         return jnp.mean(mode**2) - jnp.mean(advantage), {}
 
 
-TERMS = OBJECTIVES | {"leaning": (Contrastive(actor=Leaning()), MLP, CRITIC | VALUE | ACTOR)}
+TERMS = OBJECTIVES | {
+    "leaning": (Contrastive(actor=Leaning()), MLP, CRITIC | VALUE | ACTOR),
+    "cmd": (Contrastive(Backward(), future_actions=True, ensemble=2), SHARED, CRITIC | ACTOR),
+}
 # Strategies, and whether their goals come from the row's own trajectory.
 HINDSIGHTS = {
     "geometric": (Geometric(), True),
