@@ -165,8 +165,7 @@ ENERGIES = (Norm(), SquaredNorm(), L1(), Dot(), ScaledDot(), Cosine(), *QUASIMET
 ARCHITECTURES = {
     "residual": RESIDUAL,
     "mlp": MLP,
-    "hyper lerp": SPHERE(),
-    "hyper residual": SPHERE(block=SphereBlock.RESIDUAL, squashed=True),
+    "hyperspherical": SPHERE(block=SphereBlock.RESIDUAL, squashed=True),
 }
 
 

@@ -68,7 +68,7 @@ def stacks_apart(tree):
     return jax.tree.leaves(unstacked(tree))
 
 
-@settings(max_examples=9)
+@settings(max_examples=5)
 @given(
     name=st.sampled_from(sorted(MAKES)),
     depth=depths(),
