@@ -183,7 +183,7 @@ class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
         states, goals = batch.observation, batch.actor_goal
 
         def score(action: Float[Array, "batch act"]) -> Float[Array, " batch"]:
-            return jnp.min(jax.vmap(critic)(states, action, batch.score_goal), axis=1)
+            return _smallest(jax.vmap(critic)(states, action, batch.score_goal))
 
         advantage = None
         if value is not None:
@@ -197,6 +197,16 @@ class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
             advantage=advantage,
             key=key,
         )
+
+
+def _smallest(scores: Float[Array, "batch members"]) -> Float[Array, " batch"]:
+    """The smallest entry of each row, with its gradient to that entry alone.
+
+    The gradient of `jnp.min` divides by the number of entries that equal the result. Where a
+    compiler computes them twice and rounds otherwise, that is none, and the gradient NaN.
+    """
+    smallest = jnp.argmin(scores, axis=1, keepdims=True)
+    return jnp.take_along_axis(scores, smallest, axis=1)[:, 0]
 
 
 def _contains_distance(critic: Ensemble) -> bool:

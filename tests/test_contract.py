@@ -87,7 +87,7 @@ pytestmark = pytest.mark.usefixtures("lightly_compiled")
 SPEC = Spec(3, 2, 2)
 MLP = MLPNetworks(depth=1, width=8, dim=4)
 RESIDUAL = ResidualNetworks(depth=4, width=8, dim=4, squashed=True, learn_scale=True)
-SHARED = ResidualNetworks(depth=4, width=8, dim=4, energy=MRN(), shared=True)
+SHARED = ResidualNetworks(depth=4, width=8, dim=4, energy=IQE(2), shared=True)
 SPHERE = functools.partial(HypersphericalNetworks, depth=4, width=8, dim=4)
 
 CRITIC = {"critic/loss": {"critic"}}
