@@ -1,11 +1,12 @@
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from crlx import AbstractActor, AbstractDistribution, AbstractEncoder, AbstractUnits
+from crlx import AbstractActor, AbstractDistribution, AbstractEncoder, AbstractUnits, Spec
 
 from ._layers import Layer
 
@@ -136,3 +137,29 @@ class TanhGaussianActor(AbstractActor):
     ) -> Float[Array, " size"]:
         """What the trunk is given."""
         return jnp.concatenate([self.observation_units(observation), self.goal_units(goal)])
+
+
+def goal_actor(
+    spec: Spec,
+    trunk: AbstractEncoder,
+    head: Callable[..., Layer],
+    *,
+    squashed: bool,
+    low: float = -5.0,
+    mean_key: PRNGKeyArray,
+    std_key: PRNGKeyArray,
+) -> GaussianActor | TanhGaussianActor:
+    """A policy on a trunk, whose heads are made by `head` from their size and `key`.
+
+    **Arguments:**
+
+    - `spec`: of the task.
+    - `trunk`: takes an observation and a goal, concatenated.
+    - `squashed`: by a hyperbolic tangent, with a standard deviation that depends on the state.
+    - `low`: the lower bound of its logarithm.
+    """
+    mean = head(spec.action_size, key=mean_key)
+    units = spec.observation_units, spec.goal_units
+    if not squashed:
+        return GaussianActor(trunk, mean, *units)
+    return TanhGaussianActor(trunk, mean, head(spec.action_size, key=std_key), *units, low=low)

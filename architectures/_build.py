@@ -4,7 +4,7 @@ from jaxtyping import PRNGKeyArray
 
 from crlx import AbstractActor, AbstractArchitecture, AbstractCritic, AbstractEnergy, Spec
 
-from ._actors import GaussianActor, TanhGaussianActor
+from ._actors import GaussianActor, goal_actor
 from ._critics import check_energy_fits, tower_critic
 from ._encoders import Encoder, Trunk
 from ._energies import Norm, ScaledDot
@@ -70,11 +70,9 @@ class ResidualNetworks(AbstractArchitecture):
         tkey, mkey, skey = jr.split(key, 3)
         depth = self.depth if self.actor_depth is None else self.actor_depth
         trunk = self._trunk(spec.observation_size + spec.goal_size, depth, key=tkey)
-        mean = self._head(spec.action_size, key=mkey)
-        units = spec.observation_units, spec.goal_units
-        if not self.squashed:
-            return GaussianActor(trunk, mean, *units)
-        return TanhGaussianActor(trunk, mean, self._head(spec.action_size, key=skey), *units)
+        return goal_actor(
+            spec, trunk, self._head, squashed=self.squashed, mean_key=mkey, std_key=skey
+        )
 
     def _encoder(self, in_size: int, *, key: PRNGKeyArray) -> Encoder:
         tkey, okey = jr.split(key)

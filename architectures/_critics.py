@@ -106,8 +106,7 @@ class SharedTower(AbstractSharedCritic):
         action: Float[Array, " act"],
         goal: Float[Array, " goal"],
     ) -> Float[Array, ""]:
-        score = self.energy(self.embed(observation, action), self._embed_goal(goal))
-        return scaled(score, self.log_scale)
+        return self._towers(observation, action, goal)
 
     def pairs(
         self,
@@ -115,24 +114,30 @@ class SharedTower(AbstractSharedCritic):
         actions: Float[Array, "rows act"],
         goals: Float[Array, "goals goal"],
     ) -> Float[Array, "rows goals"]:
-        rows = jax.vmap(self.embed)(observations, actions)
-        columns = jax.vmap(self._embed_goal)(goals)
-        return scaled(pairwise(self.energy, rows, columns), self.log_scale)
+        return self._towers.pairs(observations, actions, goals)
 
     def inputs(
         self, observation: Float[Array, " obs"], action: Float[Array, " act"]
     ) -> Float[Array, " size"]:
         """What the encoder is given."""
-        return jnp.concatenate([self.observation_units(observation), action])
+        return self._towers.inputs(observation, action)
 
-    def embed(
-        self, observation: Float[Array, " obs"], action: Float[Array, " act"]
-    ) -> Float[Array, " dim"]:
-        """The embedding of a state and an action, present or future."""
-        return self.encoder(self.inputs(observation, action))
+    @property
+    def _towers(self) -> TwoTower:
+        """Two towers that are one: only here, since as a field it would hold all arrays twice."""
+        units = self.observation_units
+        goal_units = _StateUnits(units, self.observation_size)
+        return TwoTower(self.encoder, self.encoder, self.energy, units, goal_units, self.log_scale)
 
-    def _embed_goal(self, goal: Float[Array, " goal"]) -> Float[Array, " dim"]:
-        return self.embed(goal[: self.observation_size], goal[self.observation_size :])
+
+class _StateUnits(AbstractUnits):
+    """Rescales the state in a concatenated state and action, and leaves the action."""
+
+    units: AbstractUnits
+    size: int = eqx.field(static=True)
+
+    def __call__(self, x: Float[Array, " size"]) -> Float[Array, " size"]:
+        return jnp.concatenate([self.units(x[: self.size]), x[self.size :]])
 
 
 def scaled(scores: Array, log_scale: Float[Array, ""] | None) -> Array:

@@ -1,4 +1,5 @@
 import enum
+import functools
 
 import equinox as eqx
 import jax.random as jr
@@ -6,7 +7,7 @@ from jaxtyping import PRNGKeyArray
 
 from crlx import AbstractActor, AbstractArchitecture, AbstractCritic, AbstractEnergy, Spec
 
-from ._actors import GaussianActor, TanhGaussianActor
+from ._actors import goal_actor
 from ._build import check_sizes
 from ._critics import check_energy_fits, tower_critic
 from ._encoders import Encoder, Trunk
@@ -114,12 +115,10 @@ class HypersphericalNetworks(AbstractArchitecture):
         tkey, mkey, skey = jr.split(key, 3)
         depth = self.depth if self.actor_depth is None else self.actor_depth
         trunk = self._trunk(spec.observation_size + spec.goal_size, depth, key=tkey)
-        mean = HyperHead(self.width, spec.action_size, key=mkey)
-        units = spec.observation_units, spec.goal_units
-        if not self.squashed:
-            return GaussianActor(trunk, mean, *units)
-        log_std = HyperHead(self.width, spec.action_size, key=skey)
-        return TanhGaussianActor(trunk, mean, log_std, *units, low=-10.0)
+        head = functools.partial(HyperHead, self.width)
+        return goal_actor(
+            spec, trunk, head, squashed=self.squashed, low=-10.0, mean_key=mkey, std_key=skey
+        )
 
     def _encoder(self, in_size: int, *, key: PRNGKeyArray) -> Encoder:
         tkey, okey = jr.split(key)

@@ -5,21 +5,19 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 
 from crlx import (
     JSON,
     AbstractObjective,
-    OfflineRows,
     Spec,
-    Step,
     load_run,
     project,
     standardization,
 )
-from crlx.envs.ogbench import Dataset, load
+from crlx.envs.ogbench import Dataset
 
+from ._data import Places, as_rows, load_data
 from ._inspection import Inspection, inspect
 from ._options import Names, compose
 from ._reporter import Reporter
@@ -35,15 +33,6 @@ class Subject:
     state: Any
     step: int
     data: Dataset
-
-
-@dataclasses.dataclass(frozen=True)
-class Places:
-    """Where data are: as of the flags of the same names."""
-
-    data_dir: pathlib.Path
-    dataset_dir: pathlib.Path | None
-    dataset_path: pathlib.Path | None
 
 
 def trained(run: pathlib.Path, dataset_path: pathlib.Path | None) -> Subject:
@@ -77,23 +66,13 @@ def fresh(names: Names, places: Places, seed: int) -> Subject:
 @functools.cache
 def training_data(name: str, places: Places) -> Dataset:
     """A dataset's training part, which is downloaded or collected on first use."""
-    activity = f"getting {name}"
     with Reporter() as reporter:
-        train, _ = load(
-            name,
-            dataset_dir=places.dataset_dir,
-            dataset_path=places.dataset_path,
-            local_dir=places.data_dir / "ogbench",
-            progress=lambda done, total: reporter.update(activity, done, total),
-        )
-        reporter.finish(activity)
-    return train
+        return load_data(name, places, reporter)[0]
 
 
 def probe(subject: Subject, *, batch_size: int, seed: int) -> Inspection:
     """Inspects a subject on one minibatch of its data."""
-    observations, actions = map(jnp.asarray, (subject.data.observations, subject.data.actions))
-    rows = OfflineRows(Step(observations, actions, observations), subject.data.terminals)
+    rows = as_rows(subject.data)
     dkey, rkey, lkey = jr.split(jr.key(seed), 3)
     batch = subject.objective.relabel(rows, rows.draw(batch_size, key=dkey), key=rkey)
     return inspect(subject.objective, subject.params, subject.state, batch, lkey)

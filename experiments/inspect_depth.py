@@ -9,11 +9,12 @@ import tyro
 from rich.console import Console
 
 from crlx import encode
+from experiments._data import Places
 from experiments._inspection_plot import plot_inspections
 from experiments._inspection_report import as_json, blocks, summary
 from experiments._options import Names
 from experiments._run_directory import default_path, provenance, write_json
-from experiments._subjects import Places, Subject, describe, fresh, probe, trained
+from experiments._subjects import Subject, describe, fresh, probe, trained
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,11 +4,11 @@ import dataclasses
 import hashlib
 import sys
 
-import jax.numpy as jnp
 import numpy as np
 
-from crlx import JSON, Offline, OfflineRows, Spec, Step, encode, standardization
-from crlx.envs.ogbench import Dataset, Evaluator, environment_name, load
+from crlx import JSON, Offline, Spec, encode, standardization
+from crlx.envs.ogbench import Dataset, Evaluator, environment_name
+from experiments._data import Places, as_rows, load_data
 from experiments._divergence import Diverged
 from experiments._options import Options, parse
 from experiments._reporter import Reporter
@@ -38,7 +38,8 @@ def _run(options: Options, directory: RunDirectory) -> None:
         evaluator = Evaluator(
             environment_name(options.dataset), episodes=options.episodes, seed=options.seed
         )
-        train, validation = _load(options, reporter)
+        places = Places(options.data_dir, options.dataset_dir, options.dataset_path)
+        train, validation = load_data(options.dataset, places, reporter)
         task = _task(options, train, validation, evaluator)
         trainer = Trainer(task, evaluator, directory, reporter)
         config |= {"spec": encode(task.spec), "dataset_digest": _digest(train)}
@@ -56,19 +57,6 @@ def _run(options: Options, directory: RunDirectory) -> None:
             finish_mirror(mirror, timeout=30)
 
 
-def _load(options: Options, reporter: Reporter) -> tuple[Dataset, Dataset]:
-    activity = f"getting {options.dataset}"
-    data = load(
-        options.dataset,
-        dataset_dir=options.dataset_dir,
-        dataset_path=options.dataset_path,
-        local_dir=options.data_dir / "ogbench",
-        progress=lambda done, total: reporter.update(activity, done, total),
-    )
-    reporter.finish(activity)
-    return data
-
-
 def _task(options: Options, train: Dataset, validation: Dataset, evaluator: Evaluator) -> Task:
     units = standardization(train.observations) if options.normalize else None
     spec = Spec(evaluator.observation_size, evaluator.action_size, evaluator.goal_size)
@@ -78,19 +66,14 @@ def _task(options: Options, train: Dataset, validation: Dataset, evaluator: Eval
         learner=options.learner,
         architecture=options.architecture,
         spec=spec,
-        source=Offline(_rows(train)),
-        validation=_rows(validation),
+        source=Offline(as_rows(train)),
+        validation=as_rows(validation),
         steps=options.steps,
         interval=options.evaluation_interval,
         batch_size=options.batch_size,
         seed=options.seed,
         log_every=options.log_every,
     )
-
-
-def _rows(data: Dataset) -> OfflineRows:
-    observations = jnp.asarray(data.observations)  # Once: goals are observations here.
-    return OfflineRows(Step(observations, jnp.asarray(data.actions), observations), data.terminals)
 
 
 def _digest(data: Dataset) -> str:
