@@ -1,5 +1,8 @@
+from ._actors import CategoricalActor as CategoricalActor
 from ._actors import Gaussian as Gaussian
 from ._actors import GaussianActor as GaussianActor
+from ._actors import OneHotCategorical as OneHotCategorical
+from ._actors import StateAndGoal as StateAndGoal
 from ._actors import TanhGaussian as TanhGaussian
 from ._actors import TanhGaussianActor as TanhGaussianActor
 from ._blocks import AbstractResidualBlock as AbstractResidualBlock

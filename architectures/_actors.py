@@ -1,12 +1,21 @@
 import math
 from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from crlx import AbstractActor, AbstractDistribution, AbstractEncoder, AbstractUnits, Spec
+from crlx import (
+    AbstractActor,
+    AbstractChoice,
+    AbstractDistribution,
+    AbstractEncoder,
+    AbstractUnits,
+    ActionSpace,
+    Spec,
+)
 
 from ._layers import Layer
 
@@ -69,6 +78,18 @@ def _log_det(u: Float[Array, " act"]):
     return jnp.sum(2 * (math.log(2) - u - jax.nn.softplus(-2 * u)))
 
 
+class StateAndGoal(eqx.Module):
+    """An observation and a goal, each in the units of its networks, concatenated."""
+
+    observation_units: AbstractUnits
+    goal_units: AbstractUnits
+
+    def __call__(
+        self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]
+    ) -> Float[Array, " size"]:
+        return jnp.concatenate([self.observation_units(observation), self.goal_units(goal)])
+
+
 class GaussianActor(AbstractActor):
     """A normal policy with a constant standard deviation; its mean is not squashed.
 
@@ -80,8 +101,7 @@ class GaussianActor(AbstractActor):
 
     trunk: AbstractEncoder
     mean: Layer
-    observation_units: AbstractUnits
-    goal_units: AbstractUnits
+    inputs: StateAndGoal
     std: float = 1.0
 
     def __check_init__(self):
@@ -92,12 +112,6 @@ class GaussianActor(AbstractActor):
         mean = self.mean(self.trunk(self.inputs(observation, goal)))
         return Gaussian(mean, jnp.full_like(mean, math.log(self.std)))
 
-    def inputs(
-        self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]
-    ) -> Float[Array, " size"]:
-        """What the trunk is given."""
-        return jnp.concatenate([self.observation_units(observation), self.goal_units(goal)])
-
 
 class TanhGaussianActor(AbstractActor):
     r"""A squashed normal policy with $\log\sigma = low + (high - low) (\tanh(r) + 1) / 2$.
@@ -106,7 +120,7 @@ class TanhGaussianActor(AbstractActor):
 
     - `trunk`: from the concatenated observation and goal to features.
     - `mean`, `raw_log_std`: from features to the mean before squashing, and to $r$.
-    - `observation_units`, `goal_units`: rescaling of the inputs.
+    - `inputs`: what the trunk is given.
     - `low`, `high`: bounds of the logarithm of the standard deviation before squashing.
 
     ??? cite
@@ -116,8 +130,7 @@ class TanhGaussianActor(AbstractActor):
     trunk: AbstractEncoder
     mean: Layer
     raw_log_std: Layer
-    observation_units: AbstractUnits
-    goal_units: AbstractUnits
+    inputs: StateAndGoal
     low: float = -5.0
     high: float = 2.0
 
@@ -132,11 +145,53 @@ class TanhGaussianActor(AbstractActor):
         share = 0.5 * (jnp.tanh(self.raw_log_std(features)) + 1)
         return TanhGaussian(self.mean(features), self.low + (self.high - self.low) * share)
 
-    def inputs(
+
+class OneHotCategorical(AbstractChoice):
+    """One of finitely many actions, as a one-hot vector, with probabilities `softmax(logits)`."""
+
+    logits: Float[Array, " act"]
+
+    def mode(self) -> Float[Array, " act"]:
+        return jax.nn.one_hot(jnp.argmax(self.logits), self.logits.shape[0])
+
+    def log_prob(self, action: Float[Array, " act"]) -> Float[Array, ""]:
+        return jnp.sum(action * jax.nn.log_softmax(self.logits))
+
+    def sample_and_log_prob(
+        self, *, key: PRNGKeyArray
+    ) -> tuple[Float[Array, " act"], Float[Array, ""]]:
+        action = jax.nn.one_hot(jr.categorical(key, self.logits), self.logits.shape[0])
+        return action, self.log_prob(action)
+
+
+class CategoricalActor(AbstractActor):
+    """A policy that chooses one of finitely many actions.
+
+    ??? cite
+        The discrete actor of OGBench's agents (Park et al., arXiv 2410.20092).
+    """
+
+    trunk: AbstractEncoder
+    logits: Layer
+    inputs: StateAndGoal
+
+    def __call__(
         self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]
-    ) -> Float[Array, " size"]:
-        """What the trunk is given."""
-        return jnp.concatenate([self.observation_units(observation), self.goal_units(goal)])
+    ) -> OneHotCategorical:
+        return OneHotCategorical(self.logits(self.trunk(self.inputs(observation, goal))))
+
+
+def actor_of(spec: Spec, trunk: AbstractEncoder, head: Layer) -> GaussianActor | CategoricalActor:
+    """The policy of one head: logits of choices, or the mean of a normal one that is not squashed.
+
+    **Arguments:**
+
+    - `spec`: of the task.
+    - `trunk`: takes an observation and a goal, concatenated.
+    - `head`: from its features to one number per component of an action.
+    """
+    kind = CategoricalActor if spec.actions is ActionSpace.CHOICE else GaussianActor
+    return kind(trunk, head, StateAndGoal(spec.observation_units, spec.goal_units))
 
 
 def goal_actor(
@@ -148,7 +203,7 @@ def goal_actor(
     low: float = -5.0,
     mean_key: PRNGKeyArray,
     std_key: PRNGKeyArray,
-) -> GaussianActor | TanhGaussianActor:
+) -> AbstractActor:
     """A policy on a trunk, whose heads are made by `head` from their size and `key`.
 
     **Arguments:**
@@ -156,10 +211,11 @@ def goal_actor(
     - `spec`: of the task.
     - `trunk`: takes an observation and a goal, concatenated.
     - `squashed`: by a hyperbolic tangent, with a standard deviation that depends on the state.
+      Only actions in a box are.
     - `low`: the lower bound of its logarithm.
     """
     mean = head(spec.action_size, key=mean_key)
-    units = spec.observation_units, spec.goal_units
-    if not squashed:
-        return GaussianActor(trunk, mean, *units)
-    return TanhGaussianActor(trunk, mean, head(spec.action_size, key=std_key), *units, low=low)
+    if not squashed or spec.actions is not ActionSpace.BOX:
+        return actor_of(spec, trunk, mean)
+    inputs = StateAndGoal(spec.observation_units, spec.goal_units)
+    return TanhGaussianActor(trunk, mean, head(spec.action_size, key=std_key), inputs, low=low)

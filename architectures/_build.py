@@ -4,7 +4,7 @@ from jaxtyping import PRNGKeyArray
 
 from crlx import AbstractActor, AbstractArchitecture, AbstractCritic, AbstractEnergy, Spec
 
-from ._actors import GaussianActor, goal_actor
+from ._actors import actor_of, goal_actor
 from ._critics import check_energy_fits, tower_critic
 from ._encoders import Encoder, Trunk
 from ._energies import Norm, ScaledDot
@@ -58,7 +58,7 @@ class ResidualNetworks(AbstractArchitecture):
     def critic(self, spec: Spec, *, key: PRNGKeyArray) -> AbstractCritic:
         return tower_critic(
             spec,
-            self._encoder,
+            self.encoder,
             self.energy,
             dim=self.dim,
             shared=self.shared,
@@ -74,9 +74,10 @@ class ResidualNetworks(AbstractArchitecture):
             spec, trunk, self._head, squashed=self.squashed, mean_key=mkey, std_key=skey
         )
 
-    def _encoder(self, in_size: int, *, key: PRNGKeyArray) -> Encoder:
+    def encoder(self, in_size: int, out_size: int, *, key: PRNGKeyArray) -> Encoder:
         tkey, okey = jr.split(key)
-        return Encoder(self._trunk(in_size, self.depth, key=tkey), self._head(self.dim, key=okey))
+        trunk = self._trunk(in_size, self.depth, key=tkey)
+        return Encoder(trunk, self._head(out_size, key=okey))
 
     def _head(self, size: int, *, key: PRNGKeyArray) -> eqx.nn.Linear:
         return dense(self.width, size, self.style.initialization.initializer(), key=key)
@@ -97,6 +98,7 @@ class MLPNetworks(AbstractArchitecture):
     - `width`: size of the hidden layers.
     - `dim`: size of the embeddings.
     - `energy`: compares embeddings.
+    - `shared`: one encoder for states and actions, present and future, in place of two.
     - `remat`: what the backward pass keeps; None for `NONE` below depth 64, else `BLOCK`.
     - `unroll`: layers per iteration of the scan.
 
@@ -108,6 +110,7 @@ class MLPNetworks(AbstractArchitecture):
     width: int = 512
     dim: int = 512
     energy: AbstractEnergy = eqx.field(default_factory=ScaledDot)
+    shared: bool = False
     remat: Remat | None = None
     unroll: int = 1
 
@@ -118,18 +121,20 @@ class MLPNetworks(AbstractArchitecture):
         check_energy_fits(self.energy, self.dim)
 
     def critic(self, spec: Spec, *, key: PRNGKeyArray) -> AbstractCritic:
-        return tower_critic(spec, self._encoder, self.energy, dim=self.dim, key=key)
+        return tower_critic(
+            spec, self.encoder, self.energy, dim=self.dim, shared=self.shared, key=key
+        )
 
-    def actor(self, spec: Spec, *, key: PRNGKeyArray) -> GaussianActor:
+    def actor(self, spec: Spec, *, key: PRNGKeyArray) -> AbstractActor:
         tkey, mkey = jr.split(key)
         in_size = spec.observation_size + spec.goal_size
         trunk = self._trunk(in_size, normalize=False, key=tkey)
         mean = dense(self.width, spec.action_size, fan_average_uniform(0.01), key=mkey)
-        return GaussianActor(trunk, mean, spec.observation_units, spec.goal_units)
+        return actor_of(spec, trunk, mean)
 
-    def _encoder(self, in_size: int, *, key: PRNGKeyArray) -> Encoder:
+    def encoder(self, in_size: int, out_size: int, *, key: PRNGKeyArray) -> Encoder:
         tkey, okey = jr.split(key)
-        output = dense(self.width, self.dim, fan_average_uniform(), key=okey)
+        output = dense(self.width, out_size, fan_average_uniform(), key=okey)
         return Encoder(self._trunk(in_size, normalize=True, key=tkey), output)
 
     def _trunk(self, in_size: int, *, normalize: bool, key: PRNGKeyArray) -> Trunk:

@@ -47,8 +47,7 @@ class TwoTower(AbstractCritic):
         action: Float[Array, " act"],
         goal: Float[Array, " goal"],
     ) -> Float[Array, ""]:
-        score = self.energy(self.embed(observation, action), self.embed_goal(goal))
-        return scaled(score, self.log_scale)
+        return self.compare(self.embed(observation, action), self.embed_goal(goal))
 
     def pairs(
         self,
@@ -75,6 +74,10 @@ class TwoTower(AbstractCritic):
     def embed_goal(self, goal: Float[Array, " goal"]) -> Float[Array, " dim"]:
         """The embedding of a goal."""
         return self.goal(self.goal_units(goal))
+
+    def compare(self, x: Float[Array, " dim"], y: Float[Array, " dim"]) -> Float[Array, ""]:
+        """The score of two embeddings."""
+        return scaled(self.energy(x, y), self.log_scale)
 
 
 class SharedTower(AbstractSharedCritic):
@@ -122,6 +125,14 @@ class SharedTower(AbstractSharedCritic):
         """What the encoder is given."""
         return self._towers.inputs(observation, action)
 
+    def embed(
+        self, observation: Float[Array, " obs"], action: Float[Array, " act"]
+    ) -> Float[Array, " dim"]:
+        return self._towers.embed(observation, action)
+
+    def compare(self, x: Float[Array, " dim"], y: Float[Array, " dim"]) -> Float[Array, ""]:
+        return self._towers.compare(x, y)
+
     @property
     def _towers(self) -> TwoTower:
         """Two towers that are one: only here, since as a field it would hold all arrays twice."""
@@ -162,7 +173,7 @@ def tower_critic(
     **Arguments:**
 
     - `spec`: of the task.
-    - `make`: builds an encoder from the size of its input and `key`.
+    - `make`: builds an encoder from the sizes of its input and output and `key`.
     - `energy`: compares embeddings.
     - `dim`: size of the embeddings.
     - `shared`: one encoder for states and actions, present and future.
@@ -174,9 +185,9 @@ def tower_critic(
     log_scale = None if scale is None else jnp.log(jnp.asarray(scale, jnp.float32))
     size = spec.observation_size + spec.action_size
     if not shared:
-        goal = make(spec.goal_size, key=gkey)
+        goal = make(spec.goal_size, dim, key=gkey)
         units = spec.observation_units, spec.goal_units
-        return TwoTower(make(size, key=skey), goal, energy, *units, log_scale)
+        return TwoTower(make(size, dim, key=skey), goal, energy, *units, log_scale)
     if spec.goal_size != size:
         raise ValueError(
             f"A shared encoder takes a future state and action of {size} numbers as a goal, but "
@@ -189,7 +200,7 @@ def tower_critic(
             "a distance of zero from a state to itself means nothing."
         )
     return SharedTower(
-        make(size, key=skey), energy, spec.observation_units, spec.observation_size, log_scale
+        make(size, dim, key=skey), energy, spec.observation_units, spec.observation_size, log_scale
     )
 
 

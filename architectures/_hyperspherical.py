@@ -103,7 +103,7 @@ class HypersphericalNetworks(AbstractArchitecture):
     def critic(self, spec: Spec, *, key: PRNGKeyArray) -> AbstractCritic:
         return tower_critic(
             spec,
-            self._encoder,
+            self.encoder,
             self.energy,
             dim=self.dim,
             shared=self.shared,
@@ -120,9 +120,9 @@ class HypersphericalNetworks(AbstractArchitecture):
             spec, trunk, head, squashed=self.squashed, low=-10.0, mean_key=mkey, std_key=skey
         )
 
-    def _encoder(self, in_size: int, *, key: PRNGKeyArray) -> Encoder:
+    def encoder(self, in_size: int, out_size: int, *, key: PRNGKeyArray) -> Encoder:
         tkey, okey = jr.split(key)
-        head = HyperHead(self.width, self.dim, key=okey)
+        head = HyperHead(self.width, out_size, key=okey)
         return Encoder(self._trunk(in_size, self.depth, key=tkey), head)
 
     def _trunk(self, in_size: int, depth: int, *, key: PRNGKeyArray) -> Trunk:

@@ -13,6 +13,10 @@ from ._hindsight import Geometric as Geometric
 from ._hindsight import Mixture as Mixture
 from ._hindsight import Uniform as Uniform
 from ._hindsight import Windowed as Windowed
+from ._joint import JointCritic as JointCritic
+from ._joint import JointNetwork as JointNetwork
+from ._joint import joint_critics as joint_critics
+from ._joint import joint_network as joint_network
 from ._learner import Learner as Learner
 from ._learner import Progress as Progress
 from ._loop import epoch as epoch
@@ -20,6 +24,7 @@ from ._misc import frozen as frozen
 from ._moments import Moments as Moments
 from ._networks import AbstractActor as AbstractActor
 from ._networks import AbstractArchitecture as AbstractArchitecture
+from ._networks import AbstractChoice as AbstractChoice
 from ._networks import AbstractCritic as AbstractCritic
 from ._networks import AbstractDistance as AbstractDistance
 from ._networks import AbstractDistribution as AbstractDistribution
@@ -31,6 +36,7 @@ from ._networks import AbstractSharedCritic as AbstractSharedCritic
 from ._networks import Ensemble as Ensemble
 from ._networks import pairwise as pairwise
 from ._objective import AbstractObjective as AbstractObjective
+from ._objective import AbstractPaced as AbstractPaced
 from ._optimizers import clip_by_layer_norm as clip_by_layer_norm
 from ._optimizers import per_layer as per_layer
 from ._optimizers import weight_decay_mask as weight_decay_mask
@@ -43,8 +49,10 @@ from ._rows import AbstractRows as AbstractRows
 from ._rows import OfflineRows as OfflineRows
 from ._source import AbstractSource as AbstractSource
 from ._source import Offline as Offline
+from ._types import ActionSpace as ActionSpace
 from ._types import History as History
 from ._types import Metrics as Metrics
+from ._types import Outcome as Outcome
 from ._types import Scalar as Scalar
 from ._types import Spec as Spec
 from ._types import Step as Step

@@ -10,8 +10,9 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from ._misc import field_norms
 from ._networks import AbstractArchitecture
-from ._objective import AbstractObjective, Batch, Params, State
+from ._objective import AbstractObjective, AbstractPaced, Batch, Params, State
 from ._optimizer_check import check_optimizer
+from ._pace import Pace, by_field, held, scaled
 from ._projection import project
 from ._rows import AbstractRows
 from ._types import History, Metrics, Spec
@@ -34,9 +35,10 @@ class Learner(eqx.Module, Generic[Params, State, Batch]):
     **Arguments:**
 
     - `objective`: what to learn.
-    - `optimizer`: an Optax transformation, applied to all parameters at once. Layers
-      are stacked in them, which many Optax transformations take for larger matrices: `init`
-      refuses those that it recognizes, and `crlx.per_layer` makes them right.
+    - `optimizer`: an Optax transformation, applied to all parameters at once, or, for fields with
+      a pace of their own (`AbstractPaced`), to each of those and to the rest. Layers are stacked
+      in parameters, which many Optax transformations take for larger matrices: `init` refuses
+      those that it recognizes, and `crlx.per_layer` makes them right.
     """
 
     objective: AbstractObjective[Params, State, Batch]
@@ -50,13 +52,14 @@ class Learner(eqx.Module, Generic[Params, State, Batch]):
         params = project(params)
         trained = eqx.filter(params, eqx.is_inexact_array)
         check_optimizer(self.optimizer, trained)
-        opt_state = self.optimizer.init(trained)
+        opt_state = self._optimizer(self._pace(state)).init(trained)
         return Progress(params, state, opt_state, jnp.zeros((), jnp.int32))
 
     def update(
         self, progress: Progress[Params, State], batch: Batch, *, key: PRNGKeyArray
     ) -> tuple[Progress[Params, State], Metrics]:
-        """One gradient step on one minibatch: gradient, optimizer, projection, `advance`.
+        """One gradient step on one minibatch: gradient, optimizer, projection, `advance`. Fields
+        with a pace of their own move at it.
 
         **Returns:** the new progress and the objective's metrics, plus `total/loss`, the norm of
         the gradient of each field of the parameters (`grad_norm/field`) and the norm of all
@@ -69,9 +72,12 @@ class Learner(eqx.Module, Generic[Params, State, Batch]):
         (value, metrics), grads = eqx.filter_value_and_grad(loss, has_aux=True)(progress.params)
         norms = {f"grad_norm/{name}": norm for name, norm in field_norms(grads).items()}
         trained = eqx.filter(progress.params, eqx.is_inexact_array)
+        pace = self._pace(progress.state)
         with jax.numpy_dtype_promotion("standard"):  # Optax mixes dtypes of its scalars.
-            updates, opt_state = self.optimizer.update(grads, progress.opt_state, trained)
-        params = project(eqx.apply_updates(progress.params, updates))
+            updates, opt_state = self._optimizer(pace).update(grads, progress.opt_state, trained)
+        params = project(eqx.apply_updates(progress.params, scaled(updates, pace)))
+        old = progress.params, progress.opt_state
+        params, opt_state = held((params, opt_state), old, pace)
         norms["param_norm/all"] = field_norms(params)["all"]
         state = self.objective.advance(params, progress.state)
         progress = Progress(params, state, opt_state, progress.step + 1)
@@ -101,6 +107,12 @@ class Learner(eqx.Module, Generic[Params, State, Batch]):
             return self.update(progress, batch, key=lkey)
 
         return scan_module(one, progress, updates)
+
+    def _pace(self, state: State) -> Pace:
+        return self.objective.pace(state) if isinstance(self.objective, AbstractPaced) else {}
+
+    def _optimizer(self, pace: Pace) -> optax.GradientTransformation:
+        return by_field(self.optimizer, pace) if pace else self.optimizer
 
     def measure(
         self,

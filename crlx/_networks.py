@@ -5,7 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.random as jr
-from jaxtyping import Array, Float, PRNGKeyArray, Shaped
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._stacking import AbstractStacked
 from ._types import Scalar, Spec
@@ -83,7 +83,20 @@ class AbstractCritic(eqx.Module):
 
 class AbstractSharedCritic(AbstractCritic):
     """A critic whose goals are future states with the actions taken there, concatenated, and which
-    embeds them as it embeds the present: minus a quasimetric on states and actions."""
+    embeds them as it embeds the present: minus a quasimetric on states and actions.
+
+    Without actions it is minus a quasimetric on states.
+    """
+
+    @abc.abstractmethod
+    def embed(
+        self, observation: Float[Array, " obs"], action: Float[Array, " act"]
+    ) -> Float[Array, " dim"]:
+        """The embedding of a state and an action, present or future."""
+
+    @abc.abstractmethod
+    def compare(self, x: Float[Array, " dim"], y: Float[Array, " dim"]) -> Scalar:
+        """The score of two embeddings: minus the distance from `x` to `y`."""
 
 
 class Ensemble(AbstractStacked):
@@ -132,16 +145,20 @@ class AbstractDistribution(eqx.Module):
     """A distribution over one action."""
 
     @abc.abstractmethod
-    def mode(self) -> Shaped[Array, " act"]:
+    def mode(self) -> Float[Array, " act"]:
         """The action to take without noise."""
 
     @abc.abstractmethod
-    def log_prob(self, action: Shaped[Array, " act"]) -> Scalar:
+    def log_prob(self, action: Float[Array, " act"]) -> Scalar:
         """Log-density of an action."""
 
     @abc.abstractmethod
-    def sample_and_log_prob(self, *, key: PRNGKeyArray) -> tuple[Shaped[Array, " act"], Scalar]:
+    def sample_and_log_prob(self, *, key: PRNGKeyArray) -> tuple[Float[Array, " act"], Scalar]:
         """A reparameterized sample and its log-density, computed without inverting a squash."""
+
+
+class AbstractChoice(AbstractDistribution):
+    """A distribution over finitely many actions, each a one-hot vector."""
 
 
 class AbstractActor(eqx.Module):
@@ -166,3 +183,8 @@ class AbstractArchitecture(eqx.Module):
     @abc.abstractmethod
     def actor(self, spec: Spec, *, key: PRNGKeyArray) -> AbstractActor:
         """A goal-conditioned policy."""
+
+    @abc.abstractmethod
+    def encoder(self, in_size: int, out_size: int, *, key: PRNGKeyArray) -> AbstractEncoder:
+        """A network from vectors of one length to vectors of another, for whatever else an
+        objective trains: values, a model of the dynamics, a representation of goals."""

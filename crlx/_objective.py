@@ -1,4 +1,5 @@
 import abc
+from collections.abc import Mapping
 from typing import Generic, TypeVar
 
 import equinox as eqx
@@ -51,3 +52,19 @@ class AbstractObjective(eqx.Module, Generic[Params, State, Batch]):
     @abc.abstractmethod
     def policy(self, params: Params, state: State) -> AbstractActor:
         """What acts, is evaluated and is deployed: complete, with all that it needs of `state`."""
+
+
+class AbstractPaced(AbstractObjective[Params, State, Batch]):
+    """An objective some of whose fields of `params` learn at a pace of their own.
+
+    Multipliers may need a larger learning rate than networks; a policy may be trained less often
+    than its critic. Each such field gets its own state of the optimizer.
+    """
+
+    @abc.abstractmethod
+    def pace(self, state: State) -> Mapping[str, float | Scalar]:
+        """For some fields of `params`, by name, the factor on what the optimizer adds to them.
+
+        Where an array is zero, the field and its state of the optimizer stay exactly as they are.
+        The names must not depend on `state`.
+        """

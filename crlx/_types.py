@@ -1,8 +1,9 @@
+import enum
 from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
-from jaxtyping import Array, Float, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, PyTree
 
 from ._units import AbstractUnits, Affine, RunningUnits
 
@@ -14,13 +15,28 @@ Metrics = Mapping[str, Scalar]
 History = Mapping[str, Array]
 
 
+class ActionSpace(enum.Enum):
+    """Which vectors are actions.
+
+    - `BOX`: those whose components lie in [-1, 1].
+    - `REAL`: all, such as the subgoals that one policy sets for another.
+    - `CHOICE`: one of finitely many actions, as a one-hot vector with an entry for each.
+    """
+
+    BOX = enum.auto()
+    REAL = enum.auto()
+    CHOICE = enum.auto()
+
+
 class Spec(eqx.Module):
     """What networks must know of a task: sizes and units of observations, actions and goals.
 
     **Arguments:**
 
-    - `observation_size`, `action_size`, `goal_size`: lengths of the vectors.
+    - `observation_size`, `action_size`, `goal_size`: lengths of the vectors. Critics of states
+      alone have actions of length 0, and policies that see no goal have goals of length 0.
     - `observation_units`, `goal_units`: rescaling that networks apply to their inputs.
+    - `actions`: which vectors are actions.
     """
 
     observation_size: int = eqx.field(static=True)
@@ -28,11 +44,12 @@ class Spec(eqx.Module):
     goal_size: int = eqx.field(static=True)
     observation_units: AbstractUnits = eqx.field(default_factory=Affine)
     goal_units: AbstractUnits = eqx.field(default_factory=Affine)
+    actions: ActionSpace = eqx.field(default=ActionSpace.BOX, static=True)
 
     def __check_init__(self):
-        if self.observation_size < 1 or self.goal_size < 1 or self.action_size < 0:
+        if self.observation_size < 1 or self.goal_size < 0 or self.action_size < 0:
             raise ValueError(
-                "Observations and goals need at least one number and actions none or more; got "
+                "Observations need at least one number, goals and actions none or more; got "
                 f"{self.observation_size}, {self.goal_size} and {self.action_size}."
             )
         _check_units("observation", self.observation_units, self.observation_size, self)
@@ -60,14 +77,28 @@ def _check_units(name: str, units: AbstractUnits, size: int, spec: Spec) -> None
         )
 
 
+class Outcome(eqx.Module):
+    """What came of time steps, for objectives that learn from more than hindsight.
+
+    **Arguments:**
+
+    - `goal`: what the policy was told to reach.
+    - `terminated`: whether the action ended the episode for good, as a fall does and a time limit
+      does not.
+    """
+
+    goal: Float[Array, "rows goal"]
+    terminated: Bool[Array, " rows"]
+
+
 class Step(eqx.Module):
     """Time steps of an environment, one per row.
 
     `achieved` is what the goal space sees of the observation. `extras` holds what only some
-    objectives read (rewards, terminations, commanded goals).
+    objectives read, such as an `Outcome`.
     """
 
     observation: Float[Array, "rows obs"]
-    action: Shaped[Array, "rows act"]
+    action: Float[Array, "rows act"]
     achieved: Float[Array, "rows goal"]
     extras: PyTree[Any] = None

@@ -17,6 +17,7 @@ from crlx import (
     AbstractActor,
     AbstractArchitecture,
     AbstractCritic,
+    AbstractEncoder,
     Learner,
     OfflineRows,
     Spec,
@@ -37,6 +38,9 @@ class Looped(AbstractArchitecture):
 
     def actor(self, spec: Spec, *, key: PRNGKeyArray) -> AbstractActor:
         return unstacked(self.inner.actor(spec, key=key))
+
+    def encoder(self, in_size: int, out_size: int, *, key: PRNGKeyArray) -> AbstractEncoder:
+        return unstacked(self.inner.encoder(in_size, out_size, key=key))
 
 
 def measure(

@@ -8,7 +8,15 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from crlx import AbstractActor, AbstractArchitecture, AbstractDistribution, Metrics, Spec
+from crlx import (
+    AbstractActor,
+    AbstractArchitecture,
+    AbstractChoice,
+    AbstractDistribution,
+    ActionSpace,
+    Metrics,
+    Spec,
+)
 
 if TYPE_CHECKING:
     from typing import ClassVar as AbstractClassVar  # What type checkers take it for.
@@ -89,17 +97,40 @@ class DDPGBC(AbstractActorTerm):
         _check_non_negative("alpha", self.alpha)
 
     def init(self, architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray) -> None:
-        del architecture, spec, key
+        del architecture, key
+        check_box("DDPGBC", spec)
 
     def __call__(self, trainables, actor, batch, *, score, advantage, key):
         del trainables, advantage, key
         policy = act(actor, batch)
-        mode = jax.vmap(lambda p: p.mode())(policy)
+        mode = modes(policy)
         q = supplied(score)(jnp.clip(mode, -1, 1))
         scale = jax.lax.stop_gradient(jnp.mean(jnp.abs(q)))
         log_prob = jnp.mean(log_probs(policy, batch.action))
         loss = -jnp.mean(q) / (scale + 1e-6) - self.alpha * log_prob
         return loss, {"actor/q": jnp.mean(q), "actor/log_prob": log_prob, **saturation(mode)}
+
+
+class Deterministic(AbstractActorTerm):
+    r"""Climbs the score: $-\overline{q}$, where $q$ is the score of the policy's mode, clipped to
+    [-1, 1].
+
+    ??? cite
+        Silver et al., Deterministic Policy Gradient Algorithms (ICML 2014).
+    """
+
+    needs_score: ClassVar[bool] = True
+    needs_advantage: ClassVar[bool] = False
+
+    def init(self, architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray) -> None:
+        del architecture, key
+        check_box("Deterministic", spec)
+
+    def __call__(self, trainables, actor, batch, *, score, advantage, key):
+        del trainables, advantage, key
+        mode = modes(act(actor, batch))
+        q = jnp.mean(supplied(score)(jnp.clip(mode, -1, 1)))
+        return -q, {"actor/q": q, **saturation(mode)}
 
 
 class AWR(AbstractActorTerm):
@@ -137,7 +168,7 @@ class AWR(AbstractActorTerm):
             "actor/advantage": jnp.mean(advantage),
             "actor/weight": jnp.mean(weight),
             "actor/log_prob": jnp.mean(log_prob),
-            **saturation(jax.vmap(lambda p: p.mode())(policy)),
+            **mode_metrics(policy, batch),
         }
 
 
@@ -163,14 +194,13 @@ class MaxEntropy(AbstractActorTerm):
         self, architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray
     ) -> Float[Array, ""]:
         """The logarithm of the temperature."""
-        del architecture, spec, key
+        del architecture, key
+        check_box("MaxEntropy", spec)
         return jnp.zeros((), jnp.float32)
 
     def __call__(self, trainables, actor, batch, *, score, advantage, key):
         del advantage
-        policy = act(actor, batch)
-        keys = jr.split(key, len(batch.action))
-        action, log_prob = jax.vmap(lambda p, k: p.sample_and_log_prob(key=k))(policy, keys)
+        action, log_prob = sample(act(actor, batch), len(batch.action), key=key)
         q = supplied(score)(jnp.clip(action, -1, 1))
         target = self.target_entropy
         target = -0.5 * batch.action.shape[-1] if target is None else target
@@ -190,6 +220,18 @@ def act(actor: AbstractActor, batch: ActorBatch) -> AbstractDistribution:
     return jax.vmap(actor)(batch.observation, batch.goal)
 
 
+def sample(
+    policy: AbstractDistribution, size: int, *, key: PRNGKeyArray
+) -> tuple[Float[Array, "batch act"], Float[Array, " batch"]]:
+    """One action from each of `size` distributions, and their log-densities."""
+    return jax.vmap(lambda p, k: p.sample_and_log_prob(key=k))(policy, jr.split(key, size))
+
+
+def modes(policy: AbstractDistribution) -> Float[Array, "batch act"]:
+    """The actions of batched distributions without noise."""
+    return jax.vmap(lambda p: p.mode())(policy)
+
+
 def log_probs(
     policy: AbstractDistribution, action: Float[Array, "batch act"]
 ) -> Float[Array, " batch"]:
@@ -200,6 +242,25 @@ def log_probs(
 def saturation(action: Float[Array, "batch act"]) -> dict[str, Float[Array, ""]]:
     """The share of action components at or beyond 0.999 in size."""
     return {"actor/saturated": jnp.mean((jnp.abs(action) >= 0.999).astype(action.dtype))}
+
+
+def mode_metrics(policy: AbstractDistribution, batch: ActorBatch) -> dict[str, Float[Array, ""]]:
+    """What the actions without noise are like: `actor/saturated`, or, among finitely many actions,
+    `actor/accuracy`, the share of rows whose action is that of the data."""
+    action = modes(policy)
+    if not isinstance(policy, AbstractChoice):
+        return saturation(action)
+    right = jnp.argmax(action, axis=1) == jnp.argmax(batch.action, axis=1)
+    return {"actor/accuracy": jnp.mean(right.astype(action.dtype))}
+
+
+def check_box(term: str, spec: Spec) -> None:
+    """Raises `ValueError` where no gradient with respect to actions is to be had."""
+    if spec.actions is ActionSpace.CHOICE:
+        raise ValueError(
+            f"{term} follows the gradient of the score with respect to actions, but this task's "
+            "are finitely many: use AWR."
+        )
 
 
 def supplied(value: Supplied | None) -> Supplied:

@@ -25,6 +25,7 @@ from crlx import (
 
 from ._actor_terms import DDPGBC, AbstractActorTerm, ActorBatch
 from ._contrasts import AbstractContrast, AbstractSignedContrast, Forward, diagnostics
+from ._values import smallest
 
 
 class ContrastiveParams(eqx.Module):
@@ -183,7 +184,7 @@ class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
         states, goals = batch.observation, batch.actor_goal
 
         def score(action: Float[Array, "batch act"]) -> Float[Array, " batch"]:
-            return _smallest(jax.vmap(critic)(states, action, batch.score_goal))
+            return smallest(jax.vmap(critic)(states, action, batch.score_goal))
 
         advantage = None
         if value is not None:
@@ -197,16 +198,6 @@ class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
             advantage=advantage,
             key=key,
         )
-
-
-def _smallest(scores: Float[Array, "batch members"]) -> Float[Array, " batch"]:
-    """The smallest entry of each row, with its gradient to that entry alone.
-
-    The gradient of `jnp.min` divides by the number of entries that equal the result. Where a
-    compiler computes them twice and rounds otherwise, that is none, and the gradient NaN.
-    """
-    smallest = jnp.argmin(scores, axis=1, keepdims=True)
-    return jnp.take_along_axis(scores, smallest, axis=1)[:, 0]
 
 
 def _contains_distance(critic: Ensemble) -> bool:

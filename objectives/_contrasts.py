@@ -3,7 +3,7 @@ import abc
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 Logits = Float[Array, "batch batch"]
 
@@ -24,8 +24,9 @@ class AbstractContrast(eqx.Module):
 
     @abc.abstractmethod
     def log_ratio(self, logits: Logits) -> Logits:
-        """The scores, shifted so that zero separates positives from negatives: the estimate of
-        `log p(g | s, a) / p(g)` that the loss makes, for `Binary` less `log(B - 1)`."""
+        """The scores, mapped so that zero separates positives from negatives: the estimate of
+        `log p(g | s, a) / p(g)` that the loss makes, for `Binary` less `log(B - 1)`, and for
+        `IPO` of its sign alone."""
 
 
 class AbstractSignedContrast(AbstractContrast):
@@ -50,7 +51,7 @@ class Forward(AbstractContrast):
         return jax.nn.logsumexp(logits, axis=1)
 
     def log_ratio(self, logits: Logits) -> Logits:
-        return _normalized(logits, 1)
+        return normalized(logits, 1)
 
 
 class Backward(AbstractContrast):
@@ -66,7 +67,7 @@ class Backward(AbstractContrast):
         return jax.nn.logsumexp(logits, axis=0)
 
     def log_ratio(self, logits: Logits) -> Logits:
-        return _normalized(logits, 0)
+        return normalized(logits, 0)
 
 
 class Symmetric(AbstractContrast):
@@ -79,7 +80,7 @@ class Symmetric(AbstractContrast):
         return jnp.concatenate([Forward().logsumexp(logits), Backward().logsumexp(logits)])
 
     def log_ratio(self, logits: Logits) -> Logits:
-        return 0.5 * (_normalized(logits, 1) + _normalized(logits, 0))
+        return 0.5 * (normalized(logits, 1) + normalized(logits, 0))
 
 
 class Binary(AbstractSignedContrast):
@@ -102,9 +103,22 @@ class Binary(AbstractSignedContrast):
         return logits
 
 
-def _normalized(logits: Logits, axis: int) -> Logits:
+def normalized(logits: Logits, axis: int) -> Logits:
+    """The scores, shifted so that their exponentials average to one along an axis."""
     mean = jax.nn.logsumexp(logits, axis=axis, keepdims=True) - jnp.log(float(len(logits)))
     return logits - mean
+
+
+def negatives(logits: Logits) -> Bool[Array, "batch batch"]:
+    """Which pairs are off the diagonal."""
+    if len(logits) < 2:
+        raise ValueError("A contrast needs negatives: use a batch of at least 2 rows.")
+    return ~jnp.eye(len(logits), dtype=bool)
+
+
+def negative_means(table: Logits) -> Float[Array, " batch"]:
+    """The mean of each row off the diagonal."""
+    return jnp.sum(jnp.where(negatives(table), table, 0), axis=1) / (len(table) - 1)
 
 
 def diagnostics(contrast: AbstractContrast, logits: Logits) -> dict[str, Float[Array, ""]]:

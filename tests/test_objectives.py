@@ -54,6 +54,9 @@ class Tiny(AbstractArchitecture):
         shape = spec.action_size, spec.observation_size + spec.goal_size
         return Linear(2.0 * jr.normal(key, shape))
 
+    def encoder(self, in_size, out_size, *, key):
+        raise AssertionError("A contrast needs no network but critics and actors.")
+
 
 def start(objective):
     params, state = objective.init(Tiny(), SPEC, key=jr.key(4))

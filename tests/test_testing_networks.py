@@ -199,6 +199,9 @@ class Networks(AbstractArchitecture):
     def actor(self, spec, *, key):
         return MLP.actor(spec, key=key)
 
+    def encoder(self, in_size, out_size, *, key):
+        return MLP.encoder(in_size, out_size, key=key)
+
 
 @pytest.mark.parametrize(
     "fault, message", [("units", "critic does not rescale"), ("key", "Pass `key` on")]

@@ -1,3 +1,5 @@
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -5,11 +7,18 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._networks import AbstractActor, AbstractArchitecture, AbstractCritic, AbstractDistribution
-from .._types import Spec
+from .._networks import (
+    AbstractActor,
+    AbstractArchitecture,
+    AbstractChoice,
+    AbstractCritic,
+    AbstractDistribution,
+)
+from .._types import ActionSpace, Spec
 from .._units import Affine
-from ._networks import check_reached
+from ._networks import check_encoder, check_reached
 from ._require import named_arrays, require, require_close, require_finite
+from ._samples import random_actions
 
 
 def check_critic(critic: AbstractCritic, spec: Spec, *, key: PRNGKeyArray) -> None:
@@ -54,7 +63,8 @@ def check_actor(actor: AbstractActor, spec: Spec, *, key: PRNGKeyArray) -> None:
 
     **Arguments:**
 
-    - `actor`: what to check, with continuous actions.
+    - `actor`: what to check. Among finitely many actions, samples are one-hot, the mode is the
+      likeliest and probabilities sum to one.
     - `spec`: sizes of its inputs and actions; a few actions, or samples inside 0.99 are rare.
     """
     ekey, skey = jr.split(key)
@@ -76,12 +86,29 @@ def check_actor(actor: AbstractActor, spec: Spec, *, key: PRNGKeyArray) -> None:
         f"A sample has shape {actions.shape[1:]} and its log-density {log_probs.shape[1:]}.",
     )
     require_finite((mode, actions, log_probs), "Mode, samples and log-densities: ")
-    require(np.any(actions[0] != actions[1]), "Two keys give one sample: draw from `key`.")
+    require(np.any(actions != actions[0]), "All keys give one sample: draw from `key`.")
+    if isinstance(policy, AbstractChoice):
+        again = eqx.filter_jit(eqx.filter_vmap(policy.log_prob))(actions)
+        require_close(again, log_probs, "`log_prob` of samples: ", rtol=1e-3, atol=1e-3)
+        _check_choice(policy, actions, key=skey)
+        return
     inside = jnp.all(jnp.abs(actions) <= 0.99, axis=1)
     require(inside.any(), "No sample lies within 0.99: check an actor with fewer actions.")
     again = eqx.filter_jit(eqx.filter_vmap(policy.log_prob))(actions[inside])
     require_close(again, log_probs[inside], "`log_prob` of samples: ", rtol=1e-3, atol=1e-3)
     _check_densities(actor, states, goals, key=skey)
+
+
+def _check_choice(
+    policy: AbstractChoice, actions: Float[Array, "samples act"], *, key: PRNGKeyArray
+) -> None:
+    choices = jnp.eye(actions.shape[1])
+    one_hot = jnp.all(jnp.sort(actions, axis=1) == jnp.sort(choices, axis=1)[:1])
+    require(one_hot, "Samples are not one-hot vectors.")
+    log_probs = jax.vmap(policy.log_prob)(choices)
+    require_close(jnp.sum(jnp.exp(log_probs)), jnp.ones(()), "Sum of all probabilities: ")
+    likeliest = choices[jnp.argmax(log_probs)]
+    require(jnp.all(policy.mode() == likeliest), "The mode is not the likeliest action.")
 
 
 def _check_densities(
@@ -112,8 +139,8 @@ def _check_densities(
 def check_architecture(
     architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray
 ) -> None:
-    """Its critics (with and without actions) and its actor pass their checks, come from the key
-    alone, are built under `vmap` as singly, and rescale their inputs by the units of the task.
+    """Its critics (with and without actions), actors and encoders pass their checks, come from the
+    key alone, are built under `vmap` as singly, and rescale inputs by the units of the task.
 
     **Arguments:**
 
@@ -127,7 +154,12 @@ def check_architecture(
     state, action, goal = (x[0] for x in _examples(blind, 1, key=bkey))
     score = architecture.critic(blind, key=ckey)(state, action, goal)
     require(score.shape == (), f"A critic without actions returns {score.shape}, not a scalar.")
-    check_actor(architecture.actor(plain, key=akey), plain, key=bkey)
+    for actions in (ActionSpace.BOX, ActionSpace.CHOICE):
+        chosen = dataclasses.replace(plain, actions=actions)
+        check_actor(architecture.actor(chosen, key=akey), chosen, key=bkey)
+    encoder = architecture.encoder(3, 5, key=ckey)
+    check_encoder(encoder, 3, key=bkey)
+    require(encoder(jnp.ones(3)).shape == (5,), "An encoder from 3 to 5 numbers returns others.")
     for make in (architecture.critic, architecture.actor):
         first, other = make(plain, key=ckey), make(plain, key=akey)
         require_close(
@@ -175,6 +207,6 @@ def _examples(
     okey, akey, gkey = jr.split(key, 3)
     return (
         jr.normal(okey, (count, spec.observation_size)),
-        jr.uniform(akey, (count, spec.action_size), minval=-1, maxval=1),
+        random_actions(spec, count, key=akey),
         jr.normal(gkey, (count, spec.goal_size)),
     )

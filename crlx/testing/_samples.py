@@ -1,12 +1,13 @@
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Bool, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from .._rows import OfflineRows
-from .._types import Spec, Step
+from .._types import ActionSpace, Outcome, Spec, Step
 
 
 def numbered_rows(lengths: Sequence[int]) -> OfflineRows:
@@ -26,23 +27,35 @@ def numbered_rows(lengths: Sequence[int]) -> OfflineRows:
     return OfflineRows(Step(pair, pair[:, :1], pair), terminals(sizes))
 
 
-def random_rows(spec: Spec, lengths: Sequence[int], *, key: PRNGKeyArray) -> OfflineRows:
-    """Rows of normal observations and achieved states and of uniform actions in [-1, 1].
+def random_rows(
+    spec: Spec, lengths: Sequence[int], *, outcomes: bool = False, key: PRNGKeyArray
+) -> OfflineRows:
+    """Rows of normal observations and achieved states and of uniform actions.
 
     **Arguments:**
 
-    - `spec`: sizes of the vectors.
+    - `spec`: sizes of the vectors, and which vectors are actions.
     - `lengths`: rows of each trajectory, at least two.
+    - `outcomes`: give each row an `Outcome`: a normal goal, and a termination in one of four.
     """
-    okey, akey, gkey = jr.split(key, 3)
+    okey, akey, gkey, ckey, tkey = jr.split(key, 5)
     sizes = np.asarray(lengths)
     count = int(sizes.sum())
+    outcome = Outcome(jr.normal(ckey, (count, spec.goal_size)), jr.uniform(tkey, (count,)) < 0.25)
     steps = Step(
         jr.normal(okey, (count, spec.observation_size)),
-        jr.uniform(akey, (count, spec.action_size), minval=-1, maxval=1),
+        random_actions(spec, count, key=akey),
         jr.normal(gkey, (count, spec.goal_size)),
+        outcome if outcomes else None,
     )
     return OfflineRows(steps, terminals(sizes))
+
+
+def random_actions(spec: Spec, count: int, *, key: PRNGKeyArray) -> Float[Array, "count act"]:
+    """Uniform among choices, else in [-1, 1]."""
+    if spec.actions is ActionSpace.CHOICE:
+        return jax.nn.one_hot(jr.randint(key, (count,), 0, spec.action_size), spec.action_size)
+    return jr.uniform(key, (count, spec.action_size), minval=-1, maxval=1)
 
 
 def terminals(lengths: Int[np.ndarray, " trajectories"]) -> Bool[np.ndarray, " rows"]:

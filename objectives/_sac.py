@@ -1,0 +1,105 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from crlx import (
+    AbstractActor,
+    AbstractArchitecture,
+    AbstractHindsight,
+    AbstractObjective,
+    AbstractRows,
+    Ensemble,
+    Metrics,
+    Spec,
+    frozen,
+)
+
+from ._actor_terms import MaxEntropy, sample
+from ._checks import check_discount, check_rate
+from ._targets import follow, target
+from ._td import TDParams, init_td, regress
+from ._transitions import Relabelling, Transitions, relabelled
+from ._values import smallest
+
+
+class SAC(AbstractObjective[TDParams, Ensemble, Transitions]):
+    r"""Soft actor-critic, with goals and hindsight.
+
+    $$L_Q = \tfrac12 \overline{(y - Q_e(s, a, g))^2}, \qquad
+      y = r + \gamma m \left(\min_e \bar Q_e(s', a', g) - \alpha \log \pi(a' \mid s', g)\right),
+      \quad a' \sim \pi(s', g),$$
+
+    with slowly moving targets $\bar Q_e$. The actor climbs $\min_e Q_e$ and tunes $\alpha$.
+
+    **Arguments:**
+
+    - `actor`: the maximum-entropy term; it brings the temperature $\alpha$.
+    - `relabelling`: goals and rewards.
+    - `actor_goals`: where the actor's goals come from; None for the critic's own.
+    - `discount`: $\gamma$.
+    - `target_rate`: how far targets go towards the critics after each update.
+
+    ??? cite
+        Haarnoja et al., Soft Actor-Critic Algorithms and Applications (2018).
+    """
+
+    actor: MaxEntropy = eqx.field(default_factory=MaxEntropy)
+    relabelling: Relabelling = eqx.field(default_factory=Relabelling)
+    actor_goals: AbstractHindsight | None = None
+    discount: float = 0.99
+    target_rate: float = 0.005
+
+    def __check_init__(self):
+        check_discount(self.discount)
+        check_rate(self.target_rate)
+
+    def init(
+        self, architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray
+    ) -> tuple[TDParams, Ensemble]:
+        params = init_td(architecture, spec, self.actor, key=key)
+        return params, target(params.critic)
+
+    def relabel(
+        self, rows: AbstractRows, index: Int[Array, " batch"], *, key: PRNGKeyArray
+    ) -> Transitions:
+        return relabelled(self.relabelling, self.actor_goals, rows, index, key=key)
+
+    def loss(
+        self, params: TDParams, state: Ensemble, batch: Transitions, *, key: PRNGKeyArray
+    ) -> tuple[Float[Array, ""], Metrics]:
+        nkey, akey = jr.split(key)
+        wanted = self._wanted(frozen(params), frozen(state), batch, key=nkey)
+        critic_loss, metrics = regress(params.critic, wanted, batch)
+        critic = frozen(params.critic)
+
+        def score(action: Float[Array, "batch act"]) -> Float[Array, " batch"]:
+            return smallest(jax.vmap(critic)(batch.observation, action, batch.actor_goal))
+
+        actor_loss, actor_metrics = self.actor(
+            params.actor_term,
+            params.actor,
+            batch.for_actor(),
+            score=score,
+            advantage=None,
+            key=akey,
+        )
+        metrics |= {"actor/loss": actor_loss, **actor_metrics}
+        return critic_loss + actor_loss, metrics
+
+    def advance(self, params: TDParams, state: Ensemble) -> Ensemble:
+        return follow(state, params.critic, self.target_rate)
+
+    def policy(self, params: TDParams, state: Ensemble) -> AbstractActor:
+        del state
+        return params.actor
+
+    def _wanted(
+        self, params: TDParams, slow: Ensemble, batch: Transitions, *, key: PRNGKeyArray
+    ) -> Float[Array, " batch"]:
+        policy = jax.vmap(params.actor)(batch.next_observation, batch.goal)
+        action, log_prob = sample(policy, len(batch.reward), key=key)
+        after = jax.vmap(slow)(batch.next_observation, jnp.clip(action, -1, 1), batch.goal)
+        soft = jnp.min(after, axis=1) - jnp.exp(params.actor_term) * log_prob
+        return batch.reward + self.discount * batch.mask * soft

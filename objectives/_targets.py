@@ -1,0 +1,32 @@
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+Network = TypeVar("Network", bound=eqx.Module)
+
+
+def target(network: Network) -> Network:
+    """A copy to start a slowly moving target from."""
+    # Copied, so that a program which takes both may reuse the memory of one.
+    return jax.tree.map(lambda x: jnp.array(x) if eqx.is_array(x) else x, network)
+
+
+def follow(
+    target: Network, network: Network, rate: float, *, due: Float[Array, ""] | None = None
+) -> Network:
+    r"""Polyak averaging: $\bar\theta \leftarrow \bar\theta + \tau (\theta - \bar\theta)$.
+
+    **Arguments:**
+
+    - `rate`: $\tau$; 0 leaves the target, 1 copies the network.
+    - `due`: 1 to move the target now, 0 to leave it; None for always.
+    """
+    slow, static = eqx.partition(target, eqx.is_inexact_array)
+    fast = eqx.filter(network, eqx.is_inexact_array)
+    step = rate if due is None else rate * due
+    moved: Any = optax.incremental_update(fast, slow, step)
+    return eqx.combine(moved, static)

@@ -1,0 +1,145 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from crlx import (
+    AbstractActor,
+    AbstractArchitecture,
+    AbstractHindsight,
+    AbstractPaced,
+    AbstractRows,
+    Ensemble,
+    Metrics,
+    Spec,
+    frozen,
+)
+
+from ._actor_terms import AbstractActorTerm, Deterministic, act, modes
+from ._checks import check_discount, check_rate
+from ._targets import follow, target
+from ._td import TDParams, init_td, regress
+from ._transitions import Relabelling, Transitions, relabelled
+
+
+class TD3State(eqx.Module):
+    """Slowly moving targets, and the number of updates so far."""
+
+    critic: Ensemble
+    actor: AbstractActor
+    updates: Int[Array, ""]
+
+
+class TD3(AbstractPaced[TDParams, TD3State, Transitions]):
+    r"""Twin delayed deterministic policy gradients, with goals and hindsight.
+
+    $$L_Q = \tfrac12 \overline{(y - Q_e(s, a, g))^2}, \qquad
+      y = r + \gamma m \min_e \bar Q_e(s', a', g), \qquad
+      a' = \mathrm{clip}(\bar\mu(s', g) + \epsilon).$$
+
+    The actor climbs $Q_1$; with `DDPGBC` this is TD3+BC, for offline data. The actor and all
+    targets move at every `delay`-th update only, and the actor's state of the optimizer with it.
+
+    **Arguments:**
+
+    - `actor`: how values become a policy.
+    - `relabelling`: goals and rewards.
+    - `actor_goals`: where the actor's goals come from; None for the critic's own.
+    - `discount`: $\gamma$.
+    - `target_rate`: how far targets go when they move.
+    - `delay`: updates of the critic for each of the actor.
+    - `smoothing`: standard deviation of $\epsilon$.
+    - `smoothing_limit`: greatest size of its components.
+
+    ??? cite
+        Fujimoto et al., Addressing Function Approximation Error in Actor-Critic Methods (ICML
+        2018); Fujimoto and Gu, A Minimalist Approach to Offline Reinforcement Learning (NeurIPS
+        2021).
+    """
+
+    actor: AbstractActorTerm = eqx.field(default_factory=Deterministic)
+    relabelling: Relabelling = eqx.field(default_factory=Relabelling)
+    actor_goals: AbstractHindsight | None = None
+    discount: float = 0.99
+    target_rate: float = 0.005
+    delay: int = 2
+    smoothing: float = 0.2
+    smoothing_limit: float = 0.5
+
+    def __check_init__(self):
+        check_discount(self.discount)
+        check_rate(self.target_rate)
+        if self.delay < 1:
+            raise ValueError(f"`delay` counts updates, 1 or more; got {self.delay}.")
+        if not (self.smoothing >= 0 and self.smoothing_limit >= 0):
+            raise ValueError("`smoothing` and `smoothing_limit` must not be negative.")
+
+    def init(
+        self, architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray
+    ) -> tuple[TDParams, TD3State]:
+        params = init_td(architecture, spec, self.actor, key=key)
+        updates = jnp.zeros((), jnp.int32)
+        return params, TD3State(target(params.critic), target(params.actor), updates)
+
+    def relabel(
+        self, rows: AbstractRows, index: Int[Array, " batch"], *, key: PRNGKeyArray
+    ) -> Transitions:
+        return relabelled(self.relabelling, self.actor_goals, rows, index, key=key)
+
+    def loss(
+        self, params: TDParams, state: TD3State, batch: Transitions, *, key: PRNGKeyArray
+    ) -> tuple[Float[Array, ""], Metrics]:
+        nkey, akey = jr.split(key)
+        wanted = self._wanted(frozen(state), batch, key=nkey)
+        critic_loss, metrics = regress(params.critic, wanted, batch)
+        critic = frozen(params.critic)
+
+        def score(action: Float[Array, "batch act"]) -> Float[Array, " batch"]:
+            return jax.vmap(critic)(batch.observation, action, batch.actor_goal)[:, 0]
+
+        advantage = None
+        if self.actor.needs_advantage:
+            policy = act(frozen(params.actor), batch.for_actor())
+            mode = jnp.clip(modes(policy), -1, 1)
+            advantage = score(batch.action) - score(mode)
+        actor_loss, actor_metrics = self.actor(
+            params.actor_term,
+            params.actor,
+            batch.for_actor(),
+            score=score,
+            advantage=advantage,
+            key=akey,
+        )
+        metrics |= {"actor/loss": actor_loss, **actor_metrics}
+        return critic_loss + actor_loss, metrics
+
+    def advance(self, params: TDParams, state: TD3State) -> TD3State:
+        due = self._due(state)
+        return TD3State(
+            follow(state.critic, params.critic, self.target_rate, due=due),
+            follow(state.actor, params.actor, self.target_rate, due=due),
+            state.updates + 1,
+        )
+
+    def policy(self, params: TDParams, state: TD3State) -> AbstractActor:
+        del state
+        return params.actor
+
+    def pace(self, state: TD3State) -> dict[str, float | Float[Array, ""]]:
+        due = self._due(state)
+        return {"actor": due, "actor_term": due}
+
+    def _due(self, state: TD3State) -> Float[Array, ""]:
+        return (state.updates % self.delay == 0).astype(jnp.float32)
+
+    def _wanted(
+        self, slow: TD3State, batch: Transitions, *, key: PRNGKeyArray
+    ) -> Float[Array, " batch"]:
+        policy = jax.vmap(slow.actor)(batch.next_observation, batch.goal)
+        mode = modes(policy)
+        noise = self.smoothing * jr.normal(key, mode.shape)
+        noise = jnp.clip(noise, -self.smoothing_limit, self.smoothing_limit)
+        action = jnp.clip(mode + noise, -1, 1)
+        after = jax.vmap(slow.critic)(batch.next_observation, action, batch.goal)
+        return batch.reward + self.discount * batch.mask * jnp.min(after, axis=1)
