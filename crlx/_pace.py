@@ -32,7 +32,9 @@ def scaled(updates: Params, pace: Pace) -> Params:
     """Updates times the pace of their fields."""
     for name, factor in pace.items():
         part = jax.tree.map(lambda x, factor=factor: x * factor, getattr(updates, name))
-        updates = eqx.tree_at(lambda u, name=name: getattr(u, name), updates, part)
+        updates = eqx.tree_at(
+            lambda u, name=name: getattr(u, name), updates, part, is_leaf=lambda x: x is None
+        )
     return updates
 
 

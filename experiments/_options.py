@@ -14,16 +14,16 @@ import objectives as obj
 from crlx import (
     AbstractArchitecture,
     AbstractObjective,
-    ClippedGeometric,
     Learner,
     Spec,
-    Uniform,
     decode,
 )
 from crlx.envs.ogbench import check_name
+from crlx.testing import random_rows
 
 from . import _settings as settings
 from ._help import registry
+from ._objectives import OBJECTIVES, Entry, Parts
 from ._parts import ACTORS, ARCHITECTURES, CONTRASTS, CRITICS, ENERGIES, choose, sized
 from ._run_directory import read_json
 
@@ -38,18 +38,19 @@ class Names:
 
     dataset: Annotated[str, tyro.conf.arg(metavar="NAME")] = "pointmaze-medium-navigate-local"
     """OGBench's name of a dataset; one that ends in -local is collected here on first use."""
-    objective_name: Annotated[str, _flag("objective", ("infonce", "cmd", "gcbc"))] = "infonce"
-    """What to learn: contrastive RL, contrastive metric distillation (CMD-1), or goal-conditioned
-    behavioural cloning."""
+    objective_name: Annotated[str, _flag("objective", OBJECTIVES)] = "infonce"
+    """What to learn: contrastive RL (infonce; crl is OGBench's), metric distillation (cmd), cloning
+    (gcbc, bc, gcsl), implicit values (gcivl, gciql, hiql), a quasimetric (qrl), temporal
+    differences (td, which is TD3+BC; sac), or, as an experiment, the time to a goal (survival)."""
     architecture_name: Annotated[str, _flag("architecture", ARCHITECTURES)] = "residual"
     """The paper's residual networks, and its variants stable (for 1024 layers), prenorm, tied, mrn,
     iqe, pqe, shared-mrn (for cmd); hyperspherical ones; or OGBench's plain ones."""
     contrast: Annotated[str | None, _flag("contrast", CONTRASTS)] = None
-    """The critic's loss; by default forward."""
+    """The critic's loss; by default forward. For infonce alone."""
     actor: Annotated[str | None, _flag("actor", ACTORS)] = None
-    """How the critic's scores become a policy; by default ddpgbc."""
+    """How the critic's scores become a policy; by default what suits the objective."""
     energy: Annotated[str | None, _flag("energy", ENERGIES)] = None
-    """What compares embeddings; by default the architecture's own choice."""
+    """What compares embeddings; by default the architecture's own choice, or the objective's."""
     depth: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Layers of each network (residual: a multiple of 4)."""
     width: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
@@ -108,10 +109,8 @@ class Options(Names):
             raise ValueError(f"--eval-every must be positive; got {self.eval_every}.")
         if self.log_every is not None and self.log_every < 1:
             raise ValueError(f"--log-every must be positive; got {self.log_every}.")
-        if self.batch_size < 2 and isinstance(self.objective, obj.Contrastive):
-            raise ValueError("--batch-size must be at least 2: contrasts need negatives.")
-        # Refuses a pair that does not fit, with its reason, before any work starts.
-        eqx.filter_eval_shape(self.objective.init, self.architecture, Spec(4, 2, 4), key=jr.key(0))
+        # Refuses parts that do not fit, with their reason, before any work starts.
+        eqx.filter_eval_shape(_rehearse, self.objective, self.architecture, self.batch_size)
 
     @property
     def evaluation_interval(self) -> int:
@@ -124,61 +123,75 @@ class Options(Names):
         return Learner(self.objective, optax.adam(self.learning_rate))
 
 
+def _rehearse(
+    objective: AbstractObjective, architecture: AbstractArchitecture, batch_size: int
+) -> None:
+    """Networks and one minibatch of made-up rows, of which only the shapes are computed."""
+    spec = Spec(4, 2, 4)
+    rows = random_rows(spec, [5, 5], key=jr.key(0))
+    objective.init(architecture, spec, key=jr.key(0))
+    objective.relabel(rows, rows.draw(batch_size, key=jr.key(0)), key=jr.key(0))
+
+
 def compose(names: Names) -> Options:
     """The run that the names stand for, with OGBench's settings of the dataset."""
     check_name(names.dataset)
-    objectives = {"infonce": _contrastive, "cmd": _cmd, "gcbc": _gcbc}
-    architecture = choose("architecture", names.architecture_name, ARCHITECTURES)()
-    architecture = sized(architecture, depth=names.depth, width=names.width)
-    changes: dict[str, object] = {}
+    entry = choose("objective", names.objective_name, OBJECTIVES)
+    _check_flags(names, entry)
+    actor, contrast = None, choose("contrast", names.contrast or "forward", CONTRASTS)()
+    if entry.actors:
+        actor = choose("actor", names.actor or entry.actors[0], ACTORS)()
+    if isinstance(actor, obj.DDPGBC):
+        actor = obj.DDPGBC(settings.alpha(entry.tuned, names.dataset))
+    elif isinstance(actor, obj.AWR):
+        actor = obj.AWR(settings.alpha("gcivl", names.dataset))
+    ensemble = 2 if names.architecture_name == "mlp" else 1
+    parts = Parts(names.dataset, actor, contrast, ensemble)
+    return Options(
+        **{f.name: getattr(names, f.name) for f in dataclasses.fields(Names)},
+        objective=entry.build(parts),
+        architecture=_architecture(names, entry),
+    )
+
+
+def _check_flags(names: Names, entry: Entry) -> None:
+    """Refuses flags that mean nothing for the objective."""
+    name = f"--objective {names.objective_name}"
+    if names.contrast is not None and not entry.contrast:
+        raise ValueError(f"{name} has a loss of its own; leave --contrast out.")
+    if names.energy is not None and not entry.towers:
+        raise ValueError(f"{name} compares no embeddings, so --energy means nothing.")
+    if names.actor is not None:
+        choose("actor", names.actor, ACTORS)
+        if not entry.actors:
+            raise ValueError(f"{name} leaves no choice of the actor, so --actor means nothing.")
+        if names.actor not in entry.actors:
+            known = ", ".join(entry.actors)
+            raise ValueError(f"{name} takes no --actor {names.actor}; it takes {known}.")
+    if names.architecture_name in CRITICS and not entry.towers:
+        raise ValueError(
+            f"--architecture {names.architecture_name} differs from residual in how embeddings are "
+            f"compared, and {name} compares none: use --architecture residual."
+        )
+
+
+def _architecture(names: Names, entry: Entry) -> AbstractArchitecture:
+    make = choose("architecture", names.architecture_name, ARCHITECTURES)
+    architecture = sized(make(), depth=names.depth, width=names.width)
+    changes = dict(entry.changes)
+    if names.architecture_name in CRITICS:
+        changes.pop("energy", None)  # It was chosen with the architecture.
     if names.energy is not None:
         changes["energy"] = choose("energy", names.energy, ENERGIES)()
     if names.actor == "maxent":
-        if names.architecture_name == "mlp":
-            raise ValueError(
-                "--actor maxent needs an actor that can change its entropy: use --architecture "
-                "residual."
-            )
         changes["squashed"] = True
-    return Options(
-        **{f.name: getattr(names, f.name) for f in dataclasses.fields(Names)},
-        objective=choose("objective", names.objective_name, objectives)(names),
-        architecture=dataclasses.replace(architecture, **changes),
-    )
-
-
-def _contrastive(names: Names) -> obj.Contrastive:
-    actor = choose("actor", names.actor or "ddpgbc", ACTORS)()
-    if isinstance(actor, obj.DDPGBC):
-        actor = obj.DDPGBC(settings.contrastive_alpha(names.dataset))
-    contrast = choose("contrast", names.contrast or "forward", CONTRASTS)()
-    return obj.Contrastive(
-        contrast=contrast,
-        actor=actor,
-        goals=ClippedGeometric(settings.discount(names.dataset)),
-        actor_goals=settings.actor_goals(names.dataset),
-        logsumexp_penalty=0.0 if isinstance(contrast, obj.Binary) else 0.1,
-        ensemble=2 if names.architecture_name == "mlp" else 1,
-    )
-
-
-def _cmd(names: Names) -> obj.Contrastive:
-    """The paper's appendix A.4."""
-    if names.contrast is not None:
-        raise ValueError("--objective cmd is the backward contrast; leave --contrast out.")
-    return dataclasses.replace(_contrastive(names), contrast=obj.Backward(), future_actions=True)
-
-
-def _gcbc(names: Names) -> obj.GCBC:
-    for flag in ("contrast", "actor", "energy"):
-        if getattr(names, flag) is not None:
-            raise ValueError(f"--objective gcbc has no critic, so --{flag} means nothing.")
-    if names.architecture_name in CRITICS:
+    known = {f.name for f in dataclasses.fields(architecture)}
+    if "squashed" in changes.keys() - known:
         raise ValueError(
-            f"--architecture {names.architecture_name} differs from residual in the critic alone, "
-            "and --objective gcbc has none: use --architecture residual."
+            "A maximum-entropy actor must be able to change its entropy, and those of "
+            f"--architecture {names.architecture_name} cannot: use --architecture residual."
         )
-    return obj.GCBC(Uniform())
+    return dataclasses.replace(architecture, **changes)
 
 
 def parse(arguments: list[str]) -> Options:

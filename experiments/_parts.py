@@ -29,11 +29,17 @@ CONTRASTS: Mapping[str, Callable[[], obj.AbstractContrast]] = {
     "backward": obj.Backward,
     "symmetric": obj.Symmetric,
     "binary": obj.Binary,
+    "flat": obj.FlatNCE,
+    "forward-backward": obj.ForwardBackward,
+    "dpo": obj.DPO,
+    "ipo": obj.IPO,
+    "sppo": obj.SPPO,
 }
 ACTORS: Mapping[str, Callable[[], obj.AbstractActorTerm]] = {
     "ddpgbc": obj.DDPGBC,
     "awr": obj.AWR,
     "maxent": obj.MaxEntropy,
+    "deterministic": obj.Deterministic,
 }
 ARCHITECTURES: Mapping[str, Callable[[], AbstractArchitecture]] = {
     "residual": nets.ResidualNetworks,

@@ -1,26 +1,30 @@
 """OGBench's recorded settings of each dataset (Park et al., arXiv 2410.20092, hyperparameters)."""
 
-from crlx import AbstractHindsight, Anywhere, Mixture, Uniform
+from crlx import AbstractHindsight, Anywhere, ClippedGeometric, Current, Mixture, Uniform
 from crlx.envs.ogbench import environment_name
 
-# Weight of cloning in DDPG+BC for the contrastive agent; the first matching row counts.
-_CONTRASTIVE_ALPHA = (
-    ("pointmaze", "", 0.03),
-    ("antmaze", "explore", 0.003),
-    ("antmaze", "", 0.1),
-    ("humanoidmaze", "", 0.1),
-    ("antsoccer", "", 0.3),
-    ("", "play", 3.0),
-    ("", "noisy", 0.1),
+_MANIPULATION = ("cube", "scene", "puzzle")
+_AGENTS = ("gcivl", "gciql", "qrl", "crl", "hiql")
+
+# Weights of cloning in DDPG+BC, inverse temperatures in AWR, in the order of the agents; the
+# first matching row counts.
+_ALPHAS = (
+    ("pointmaze", "", (10.0, 0.003, 0.0003, 0.03, 3.0)),
+    ("antmaze", "explore", (10.0, 0.01, 0.001, 0.003, 10.0)),
+    ("antmaze", "", (10.0, 0.3, 0.003, 0.1, 3.0)),
+    ("humanoidmaze", "", (10.0, 0.1, 0.001, 0.1, 3.0)),
+    ("antsoccer", "", (10.0, 0.1, 0.003, 0.3, 3.0)),
+    ("", "play", (10.0, 1.0, 0.3, 3.0, 3.0)),
+    ("", "noisy", (10.0, 0.03, 0.03, 0.1, 3.0)),
 )
 
 
-def contrastive_alpha(dataset: str) -> float:
-    """Weight of cloning for the contrastive agent with DDPG+BC."""
+def alpha(agent: str, dataset: str) -> float:
+    """Of the actor of `gcivl`, `gciql`, `qrl`, `crl` or `hiql`."""
     environment, kind = _parts(dataset)
-    for prefix, style, alpha in _CONTRASTIVE_ALPHA:
+    for prefix, style, alphas in _ALPHAS:
         if environment.startswith(prefix) and style in ("", kind):
-            return alpha
+            return alphas[_AGENTS.index(agent)]
     raise ValueError(f"OGBench records no setting for {dataset}; pass --objective.actor.alpha.")
 
 
@@ -31,12 +35,26 @@ def discount(dataset: str) -> float:
     return 0.995 if long else 0.99
 
 
+def value_goals(dataset: str) -> AbstractHindsight:
+    """Where goals of values come from, but of contrastive ones and distances."""
+    choices = Current(), ClippedGeometric(discount(dataset)), Anywhere()
+    return Mixture(choices, (0.2, 0.5, 0.3))
+
+
 def actor_goals(dataset: str) -> AbstractHindsight:
     """Where the actor's goals come from; cloning alone always uses `Uniform`."""
     _, kind = _parts(dataset)
     if kind == "stitch":
         return Mixture((Uniform(), Anywhere()), (0.5, 0.5))
     return Anywhere() if kind == "explore" else Uniform()
+
+
+def subgoal_steps(dataset: str) -> int:
+    """How far ahead the subgoals of the hierarchical agent lie."""
+    environment, _ = _parts(dataset)
+    if environment.startswith("humanoidmaze"):
+        return 100
+    return 10 if environment.startswith(_MANIPULATION) else 25
 
 
 def _parts(dataset: str) -> tuple[str, str]:

@@ -126,6 +126,8 @@ class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
     def relabel(
         self, rows: AbstractRows, index: Int[Array, " batch"], *, key: PRNGKeyArray
     ) -> ContrastiveBatch:
+        if len(index) < 2:
+            raise ValueError("A contrast needs negatives: use a batch of at least 2 rows.")
         ckey, akey = jr.split(key)
         last, steps = rows.last(index), rows.take(index)
         future = wanted = rows.take(self.goals(index, last, key=ckey))
@@ -138,8 +140,6 @@ class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
         self, params: ContrastiveParams, state: None, batch: ContrastiveBatch, *, key: PRNGKeyArray
     ) -> tuple[Float[Array, ""], Metrics]:
         del state
-        if len(batch.goal) < 2:
-            raise ValueError("A contrast needs negatives: use a batch of at least 2 rows.")
         critic_loss, critic_metrics = self._contrast(params.critic, batch, batch.action)
         actor_loss, actor_metrics = self._actor(params, batch, key=key)
         metrics = {f"critic/{k}": v for k, v in critic_metrics.items()}

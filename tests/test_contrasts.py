@@ -4,156 +4,99 @@ import hypothesis.strategies as st
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from contrast_cases import (
+    CASES,
+    assert_close,
+    loss,
+    sums_and_ratio,
+    tables,
+    value_and_gradient,
+)
 from hypothesis import given
 
-from objectives import Backward, Binary, Forward, Symmetric, diagnostics
+from architectures import MLPNetworks, Norm, ScaledDot
+from crlx import Spec
+from objectives import (
+    AbstractSignedContrast,
+    Backward,
+    Binary,
+    Contrastive,
+    Forward,
+    Symmetric,
+    diagnostics,
+)
 
-# Formulas in NumPy and float64. The positives of a table are on its diagonal.
-
-
-def np_sums(s, axis):
-    top = s.max(axis, keepdims=True)
-    return np.squeeze(top, axis) + np.log(np.exp(s - top).sum(axis))
-
-
-def np_softmax(s, axis):
-    return np.exp(s - np.expand_dims(np_sums(s, axis), axis))
-
-
-def np_softplus(s):
-    return np.maximum(s, 0) + np.log1p(np.exp(-np.abs(s)))
-
-
-def np_forward(s):
-    return np.mean([np_sums(s, 1)[i] - s[i, i] for i in range(len(s))])
-
-
-def np_backward(s):
-    return np.mean([np_sums(s, 0)[j] - s[j, j] for j in range(len(s))])
-
-
-def np_binary(s):
-    """Cross-entropy of every pair with its label."""
-    label = np.eye(len(s))
-    return np.mean(label * np_softplus(-s) + (1 - label) * np_softplus(s))
-
-
-def np_forward_gradient(s):
-    return (np_softmax(s, 1) - np.eye(len(s))) / len(s)
-
-
-def np_backward_gradient(s):
-    return (np_softmax(s, 0) - np.eye(len(s))) / len(s)
-
-
-def np_binary_gradient(s):
-    return (np.exp(-np_softplus(-s)) - np.eye(len(s))) / len(s) ** 2
-
-
-def np_forward_ratio(s):
-    return s - np_sums(s, 1)[:, None] + np.log(len(s))
-
-
-def np_backward_ratio(s):
-    return s - np_sums(s, 0)[None] + np.log(len(s))
-
-
-# Contrast: value, gradient, log-sums, log-ratio.
-CASES = {
-    "forward": (
-        Forward(),
-        np_forward,
-        np_forward_gradient,
-        lambda s: np_sums(s, 1),
-        np_forward_ratio,
-    ),
-    "backward": (
-        Backward(),
-        np_backward,
-        np_backward_gradient,
-        lambda s: np_sums(s, 0),
-        np_backward_ratio,
-    ),
-    "symmetric": (
-        Symmetric(),
-        lambda s: np_forward(s) + np_backward(s),
-        lambda s: np_forward_gradient(s) + np_backward_gradient(s),
-        lambda s: np.concatenate([np_sums(s, 1), np_sums(s, 0)]),
-        lambda s: (np_forward_ratio(s) + np_backward_ratio(s)) / 2,
-    ),
-    "binary": (
-        Binary(),
-        np_binary,
-        np_binary_gradient,
-        lambda s: np_sums(s, 1),
-        lambda s: s,
-    ),
-}
 every_contrast = pytest.mark.parametrize("name", CASES)
-
-
-@eqx.filter_jit
-def value_and_gradient(contrast, logits):
-    return eqx.filter_value_and_grad(lambda s: contrast(s))(logits)
-
-
-@eqx.filter_jit
-def sums_and_ratio(contrast, logits):
-    return contrast.logsumexp(logits), contrast.log_ratio(logits)
-
-
+SIZES = [(name, size) for name in CASES for size in CASES[name].sizes]
 measure = eqx.filter_jit(diagnostics)
 
 
-def loss(contrast, logits):
-    return float(value_and_gradient(contrast, jnp.asarray(logits, jnp.float32))[0])
-
-
-# Sizes come from a pool, since each is compiled.
-numbers = st.floats(2**-10, 128, width=32)
-numbers = st.just(0.0) | numbers | numbers.map(lambda x: -x)
-
-
-@st.composite
-def tables(draw, sizes=(1, 2, 5)):
-    size = draw(st.sampled_from(sizes))
-    table = draw(hnp.arrays(np.float32, (size, size), elements=numbers))
-    if draw(st.booleans()):  # Ties.
-        table[0] = table[-1]
-    return table
-
-
-def assert_close(actual, expected, logits, tolerance=1e-6):
-    """Rounding errors are a share of the largest score."""
-    np.testing.assert_allclose(
-        actual, expected, rtol=0, atol=tolerance * (1 + np.max(np.abs(logits)))
-    )
-
-
 @every_contrast
-@given(tables())
-def test_values_and_gradients_equal_double_precision(name, logits):
-    contrast, np_value, np_gradient, *_ = CASES[name]
-    value, gradient = value_and_gradient(contrast, jnp.asarray(logits))
-    assert_close(value, np_value(np.float64(logits)), logits)
+@given(st.data())
+def test_values_and_gradients_equal_double_precision(name, data):
+    case = CASES[name]
+    logits = data.draw(tables(case.sizes))
+    value, gradient = value_and_gradient(case.contrast, jnp.asarray(logits))
+    assert_close(value, case.value(np.float64(logits)), logits, degree=case.degree)
     # A rounding error in a score becomes a relative one in a probability.
-    assert_close(gradient, np_gradient(np.float64(logits)), logits)
+    assert_close(gradient, case.gradient(np.float64(logits)), logits)
 
 
 @every_contrast
-@given(tables())
-def test_log_sums_and_log_ratios_equal_double_precision(name, logits):
-    contrast, *_, np_log_sums, np_ratio = CASES[name]
-    sums, ratio = sums_and_ratio(contrast, jnp.asarray(logits))
-    assert_close(sums, np_log_sums(np.float64(logits)), logits)
-    assert_close(ratio, np_ratio(np.float64(logits)), logits)
+@pytest.mark.parametrize("size", (2, 3, 4))
+def test_gradients_are_those_of_the_values(name, size):
+    """Formulas of values in NumPy, differentiated by central differences."""
+    case, step = CASES[name], 1e-4
+    logits = np.random.default_rng(size).normal(size=(size, size)).astype(np.float32)
+    expected = np.zeros((size, size))
+    for place in np.ndindex(size, size):
+        move = np.zeros((size, size))
+        move[place] = step
+        rise = case.value(logits + move) - case.value(logits - move)
+        expected[place] = rise / (2 * step)
+    _, gradient = value_and_gradient(case.contrast, jnp.asarray(logits))
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
+
+
+@every_contrast
+@given(st.data())
+def test_log_sums_and_log_ratios_equal_double_precision(name, data):
+    case = CASES[name]
+    logits = data.draw(tables(case.sizes))
+    sums, ratio = sums_and_ratio(case.contrast, jnp.asarray(logits))
+    assert_close(sums, case.sums(np.float64(logits)), logits)
+    expected = case.ratio(np.float64(logits))
+    # The logarithm of a score of zero is larger than the score.
+    assert_close(ratio, expected, np.maximum(np.abs(logits), np.abs(expected)))
 
 
 @every_contrast
 @given(tables((5,)), st.permutations(range(5)))
 def test_the_order_of_rows_does_not_matter(name, logits, order):
-    contrast = CASES[name][0]
-    assert_close(loss(contrast, logits[order][:, order]), loss(contrast, logits), logits, 1e-5)
+    contrast, degree = CASES[name].contrast, CASES[name].degree
+    shuffled = loss(contrast, logits[order][:, order])
+    assert_close(shuffled, loss(contrast, logits), logits, 1e-5, degree)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if CASES[name].least == 2])
+def test_a_table_without_negatives_is_refused(name):
+    with pytest.raises(ValueError, match="at least 2 rows"):
+        CASES[name].contrast(jnp.zeros((1, 1)))
+
+
+@every_contrast
+def test_scores_that_are_never_positive_are_refused_where_they_cannot_do(name, getkey):
+    contrast = CASES[name].contrast
+    objective, key = Contrastive(contrast), getkey()
+    signed = isinstance(contrast, AbstractSignedContrast)
+    assert signed == (name in ("binary", "forward-backward", "sppo"))
+    for energy in (ScaledDot(), Norm()):
+        networks = MLPNetworks(depth=2, width=8, dim=4, energy=energy)
+        if signed and isinstance(energy, Norm):
+            with pytest.raises(ValueError, match="both signs"):
+                eqx.filter_eval_shape(objective.init, networks, Spec(4, 2, 4), key=key)
+        else:
+            eqx.filter_eval_shape(objective.init, networks, Spec(4, 2, 4), key=key)
 
 
 @given(tables())
@@ -223,10 +166,14 @@ def test_binary_has_labels(logits):
 
 @every_contrast
 @given(hnp.arrays(np.float32, (5, 5), elements=st.floats(-1e4, 0)))
-def test_results_are_finite_at_far_scores(name, logits):
-    contrast = CASES[name][0]
+def test_results_are_right_at_far_scores(name, logits):
+    case = CASES[name]
+    contrast, double = case.contrast, np.float64(logits)
     logits = jnp.asarray(logits)
-    results = *value_and_gradient(contrast, logits), *sums_and_ratio(contrast, logits)
+    value, gradient = value_and_gradient(contrast, logits)
+    assert_close(value, case.value(double), double, degree=case.degree)
+    assert_close(gradient, case.gradient(double), double)
+    results = value, gradient, *sums_and_ratio(contrast, logits)
     for result in (*results, *measure(contrast, logits).values()):
         assert np.all(np.isfinite(result))
 
@@ -259,16 +206,15 @@ def loop_diagnostics(logits, sums, ratio):
     }
 
 
-@every_contrast
-@pytest.mark.parametrize("size", (1, 2, 5))
+@pytest.mark.parametrize("name, size", SIZES)
 @pytest.mark.parametrize("seed", range(4))
 def test_diagnostics_equal_loops(name, size, seed):
-    contrast, *_, np_log_sums, np_ratio = CASES[name]
+    case = CASES[name]
     rng = np.random.default_rng(seed)
     logits = (3 * np.eye(size) + 2 * rng.normal(size=(size, size))).astype(np.float32)
     double = np.float64(logits)
-    expected = loop_diagnostics(double, np_log_sums(double), np_ratio(double))
-    actual = measure(contrast, jnp.asarray(logits))
+    expected = loop_diagnostics(double, case.sums(double), case.ratio(double))
+    actual = measure(case.contrast, jnp.asarray(logits))
     if size == 1:  # The ratio of a lone pair is zero up to rounding, and its sign is chance.
         actual["binary_accuracy"] = expected["binary_accuracy"]
     assert actual.keys() == expected.keys()
@@ -278,19 +224,20 @@ def test_diagnostics_equal_loops(name, size, seed):
 
 @every_contrast
 def test_perfect_scores(name):
-    result = measure(CASES[name][0], 10 * jnp.eye(5) - 5)
+    result = measure(CASES[name].contrast, 10 * jnp.eye(5) - 5)
     assert result["categorical_accuracy"] == result["binary_accuracy"] == 1
     assert (result["logits_positive"], result["logits_negative"]) == (5, -5)
     # Scores that are never positive are told apart as well, but not by their own sign.
-    accuracy = measure(CASES[name][0], 10 * jnp.eye(5) - 30)["binary_accuracy"]
-    np.testing.assert_allclose(accuracy, 0.8 if name == "binary" else 1, rtol=1e-6)
-    shifted = measure(CASES[name][0], jnp.roll(10 * jnp.eye(5), 1, axis=1))
+    signed = isinstance(CASES[name].contrast, AbstractSignedContrast)
+    accuracy = measure(CASES[name].contrast, 10 * jnp.eye(5) - 30)["binary_accuracy"]
+    np.testing.assert_allclose(accuracy, 0.8 if signed else 1, rtol=1e-6)
+    shifted = measure(CASES[name].contrast, jnp.roll(10 * jnp.eye(5), 1, axis=1))
     assert shifted["categorical_accuracy"] == 0
 
 
 @every_contrast
-@given(tables())
+@given(tables((2, 5)))
 def test_accuracies_are_shares(name, logits):
-    result = measure(CASES[name][0], jnp.asarray(logits))
+    result = measure(CASES[name].contrast, jnp.asarray(logits))
     for key in ("categorical_accuracy", "binary_accuracy"):
         assert 0 <= result[key] <= 1

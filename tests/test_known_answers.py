@@ -65,6 +65,9 @@ class Tables(AbstractArchitecture):
         del key
         return TableActor(jnp.zeros((spec.observation_size, spec.goal_size, spec.action_size)))
 
+    def encoder(self, in_size, out_size, *, key):
+        raise AssertionError("These objectives need no network but critics and actors.")
+
 
 def transitions():
     """`[state, action, next state]`."""
