@@ -14,7 +14,7 @@ from crlx import replacing
 
 from ._errors import DatasetError
 from ._files import DAMAGE, OnProgress, validation_path
-from ._names import LOCAL, check_name, local_name
+from ._names import check_name, local_name, nearest_local
 
 MIRRORS = (
     "https://rail.eecs.berkeley.edu/datasets/ogbench/{file}",
@@ -141,7 +141,7 @@ def _check_archive(path: pathlib.Path) -> None:
 
 def _nothing_works(name: str, path: pathlib.Path, failures: Sequence[str]) -> str:
     local = local_name(name)
-    other = f"any of {', '.join(LOCAL)}" if local is None else local
+    other = f"such as {', '.join(nearest_local(name))}" if local is None else local
     return "\n".join(
         [
             f"{path.name} is not in {path.parent} and could not be downloaded:",

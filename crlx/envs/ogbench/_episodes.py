@@ -43,14 +43,7 @@ class Running:
         self.env = env
         self.task = task
         self.number = number
-        # Noise on start and goal, and teleports, come from numpy's global generator; poses from
-        # the environment's own; the goal's pose also from actions sampled from the action space.
-        # The second is not seeded through `reset`, which would use the seed twice and give start
-        # and goal the same noise.
-        noise, poses, actions = seeds.spawn(3)
-        self.noise = np.random.MT19937(noise)
-        env.np_random = np.random.Generator(np.random.PCG64(poses))
-        env.action_space.seed(int(actions.generate_state(1)[0]))
+        self.noise = seed_generators(env, seeds)
         mtrand.set_bit_generator(self.noise)
         observation, info = env.reset(options={"task_id": task + 1})
         self.goal = info["goal"].astype(np.float32)
@@ -106,15 +99,41 @@ class Batch:
         return ended
 
 
-def make(name: str) -> gymnasium.Env:
+def seed_generators(env: gymnasium.Env, seeds: np.random.SeedSequence) -> np.random.MT19937:
+    """Seeds the generators that belong to an environment.
+
+    **Returns:** the one to put in the place of numpy's global generator before each step.
+    """
+    # Noise on start and goal, and teleports, come from numpy's global generator, and so does all
+    # that oracles draw; poses come from the environment's own; the goal's pose also from actions
+    # sampled from the action space. The second is not seeded through `reset`, which would use the
+    # seed twice and give start and goal the same noise.
+    noise, poses, actions = seeds.spawn(3)
+    env.np_random = np.random.Generator(np.random.PCG64(poses))
+    env.action_space.seed(int(actions.generate_state(1)[0]))
+    return np.random.MT19937(noise)
+
+
+def make(name: str, *, collecting: bool = False) -> gymnasium.Env:
+    """Builds the environment of an official dataset.
+
+    **Arguments:**
+
+    - `name`: the dataset.
+    - `collecting`: whether a manipulation environment sets target after target, as data are
+      collected, instead of tasks with a goal.
+    """
     unsupported = sorted(_UNSUPPORTED & set(name.split("-")))
     if unsupported:
         raise ValueError(f"{unsupported[0]} environments cannot be evaluated; got {name!r}.")
+    options = {"mode": "data_collection", "terminate_at_goal": False} if collecting else {}
     with warnings.catch_warnings():
         # Of a missing display, though nothing is drawn, and of rounded bounds of actions.
         warnings.simplefilter("ignore", UserWarning)
         try:
-            env: Any = ogbench.make_env_and_datasets(name, env_only=True, disable_env_checker=True)
+            env: Any = ogbench.make_env_and_datasets(
+                name, env_only=True, disable_env_checker=True, **options
+            )
         except gymnasium.error.Error as error:
             raise ValueError(
                 f"{name!r} names no environment of OGBench: {error} Give the name of a dataset, "

@@ -21,6 +21,7 @@ def load(
     seed: int = 0,
     episodes: int | None = None,
     length: int | None = None,
+    processes: int | None = None,
     mirrors: Sequence[str] = MIRRORS,
     progress: OnProgress | None = None,
 ) -> tuple[Dataset, Dataset]:
@@ -32,7 +33,7 @@ def load(
     - `dataset_dir`: where official files are sought and put; `~/.ogbench/data` by default.
     - `dataset_path`: a training file to read instead, with its `-val.npz` beside it.
     - `local_dir`: where local datasets are sought and put; `~/.crlx/ogbench` by default.
-    - `seed`, `episodes`, `length`: of a local dataset; see `collect`.
+    - `seed`, `episodes`, `length`, `processes`: of a local dataset; see `collect`.
     - `mirrors`: see `download`.
     - `progress`: called with bytes during a download and rows during a collection: how many so
       far and in all.
@@ -45,7 +46,13 @@ def load(
     elif name in LOCAL:
         directory = _directory(local_dir, _LOCAL_DIR)
         train = collect(
-            name, directory, seed=seed, episodes=episodes, length=length, progress=progress
+            name,
+            directory,
+            seed=seed,
+            episodes=episodes,
+            length=length,
+            processes=processes,
+            progress=progress,
         )
     else:
         directory = _directory(dataset_dir, _DATASET_DIR)

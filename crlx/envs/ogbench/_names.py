@@ -42,13 +42,17 @@ _NOT_YET = {
     "oraclerep": "a variant with oracle goals",
 }
 
+_TABLES = tuple(name for name in _WIDTHS if name.startswith(("cube", "scene", "puzzle")))
+
+# Of the larger tables; the others have 1000.
+_EPISODES = {"cube-triple": 3000, "cube-quadruple": 5000, "puzzle-4x5": 3000, "puzzle-4x6": 5000}
+
 
 def _official() -> tuple[str, ...]:
     mazes = [f"{body}-{maze}" for body, sizes in _MAZES.items() for maze in sizes]
     roaming = [f"{maze}-{style}" for maze in mazes for style in ("navigate", "stitch")]
     explore = [f"antmaze-{maze}-explore" for maze in ("medium", "large", "teleport")]
-    tables = [name for name in _WIDTHS if name.startswith(("cube", "scene", "puzzle"))]
-    handling = [f"{table}-{style}" for table in tables for style in ("play", "noisy")]
+    handling = [f"{table}-{style}" for table in _TABLES for style in ("play", "noisy")]
     return tuple(f"{stem}-v0" for stem in roaming + explore + handling)
 
 
@@ -58,6 +62,9 @@ def _local() -> dict[str, Size]:
     for maze, length in lengths.items():
         sizes[f"pointmaze-{maze}-navigate-local"] = Size(1_000_000 // length, length)
         sizes[f"pointmaze-{maze}-stitch-local"] = Size(5000, 200)
+    for table in _TABLES:
+        for style in ("play", "noisy"):
+            sizes[f"{table}-{style}-local"] = Size(_EPISODES.get(table, 1000), 1000)
     return sizes
 
 
@@ -87,8 +94,9 @@ def check_name(name: str) -> None:
             )
     if name.endswith("-local") and f"{name.removesuffix('-local')}-v0" in OFFICIAL:
         raise DatasetError(
-            f"{name} cannot be collected locally: only pointmaze needs no downloaded expert. "
-            f"Choose {name.removesuffix('-local')}-v0 or one of {', '.join(LOCAL)}."
+            f"{name} cannot be collected locally: only pointmaze, cube, scene and puzzle need no "
+            f"downloaded expert. Choose {name.removesuffix('-local')}-v0, or another local "
+            f"dataset, such as {', '.join(nearest_local(name))}."
         )
     near = difflib.get_close_matches(name, [*OFFICIAL, *LOCAL], n=3, cutoff=0.0)
     raise DatasetError(f"There is no dataset {name!r}. The nearest names are {', '.join(near)}.")
@@ -113,6 +121,11 @@ def local_name(name: str) -> str | None:
     """The local dataset collected by the same rules as an official one, if there is one."""
     local = f"{name.removesuffix('-v0')}-local"
     return local if local in LOCAL else None
+
+
+def nearest_local(name: str) -> list[str]:
+    """The three datasets of `LOCAL` whose names are most like another, for messages."""
+    return difflib.get_close_matches(name, LOCAL, n=3, cutoff=0.0)
 
 
 def widths(name: str) -> tuple[int, int]:

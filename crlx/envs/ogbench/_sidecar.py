@@ -11,6 +11,7 @@ from ._files import validation_path
 from ._names import LOCAL, check_name
 
 _LIBRARIES = ("mujoco", "ogbench", "numpy")
+_OF_ORACLES = ("scipy",)  # Smooths their plans; mazes do without.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Recipe:
     **Arguments:**
 
     - `name`: one of `LOCAL`.
-    - `seed`: of the one random generator.
+    - `seed`: of all randomness.
     - `episodes`: training episodes.
     - `length`: transitions per episode.
     - `generator`, `version`: what collects; raise the version when a seed gives other data.
@@ -42,6 +43,13 @@ class Recipe:
                 "A dataset needs at least one episode of at least one transition; "
                 f"got {self.episodes} of {self.length}."
             )
+        if self.seed < 0:
+            raise DatasetError(f"Seeds are not negative; got {self.seed}.")
+
+    @property
+    def in_maze(self) -> bool:
+        """Whether an agent walks, rather than an arm moves things."""
+        return self.name.startswith("pointmaze")
 
     @property
     def validation_episodes(self) -> int:
@@ -62,10 +70,11 @@ def write_sidecar(train: pathlib.Path, recipe: Recipe) -> None:
     - `train`: its training file.
     - `recipe`: how it was made.
     """
+    libraries = _LIBRARIES if recipe.in_maze else _LIBRARIES + _OF_ORACLES
     text = {
         **dataclasses.asdict(recipe),
         "validation_episodes": recipe.validation_episodes,
-        "libraries": {library: importlib.metadata.version(library) for library in _LIBRARIES},
+        "libraries": {library: importlib.metadata.version(library) for library in libraries},
         "sha256": _digests(train),
     }
     with replacing(sidecar_path(train)) as temporary:
