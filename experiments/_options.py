@@ -12,11 +12,13 @@ import tyro
 import architectures as nets
 import objectives as obj
 from crlx import (
+    JSON,
     AbstractArchitecture,
     AbstractObjective,
     Learner,
     Spec,
     decode,
+    encode,
 )
 from crlx.envs.ogbench import check_name
 from crlx.testing import random_rows
@@ -116,6 +118,12 @@ class Options(Names):
     def evaluation_interval(self) -> int:
         """Gradient steps between evaluations."""
         return math.ceil(self.steps / 5) if self.eval_every is None else self.eval_every
+
+    @property
+    def config(self) -> dict[str, JSON]:
+        """What a run keeps of them."""
+        names = (f.name for f in dataclasses.fields(self) if f.name != "resume")
+        return {name: encode(getattr(self, name)) for name in names}
 
     @property
     def learner(self) -> Learner[Any, Any, Any]:

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 
-from crlx import JSON, Offline, Spec, encode, standardization
+from crlx import Offline, Spec, encode, standardization
 from crlx.envs.ogbench import Dataset, Evaluator, environment_name
 from experiments._data import Places, as_rows, load_data
 from experiments._divergence import Diverged
@@ -32,7 +32,7 @@ def main(options: Options) -> None:
 
 
 def _run(options: Options, directory: RunDirectory) -> None:
-    config = _fields(options)
+    config = options.config
     directory.check(config)
     with Reporter() as reporter:
         evaluator = Evaluator(
@@ -82,11 +82,6 @@ def _digest(data: Dataset) -> str:
     for array in (data.observations, data.actions, data.terminals):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def _fields(options: Options) -> dict[str, JSON]:
-    names = (f.name for f in dataclasses.fields(options) if f.name != "resume")
-    return {name: encode(getattr(options, name)) for name in names}
 
 
 if __name__ == "__main__":
