@@ -60,5 +60,6 @@ def _argument_texts(cls: type) -> dict[str, str]:
     for item in re.split(r"\n- ", body)[1:]:
         names, _, text = item.partition(": ")
         text = " ".join(text.split("\n\n")[0].split()).replace("`", "")
+        text = re.sub(r",? ?\$[^$]*\$", "", text)  # Symbols mean nothing to a terminal.
         texts |= {name: text[:1].upper() + text[1:] for name in re.findall(r"`(\w+)`", names)}
     return texts

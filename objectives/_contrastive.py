@@ -59,7 +59,7 @@ class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
 
     **Arguments:**
 
-    - `contrast`: InfoNCE (`Forward`, `Backward`, `Symmetric`) or `Binary`.
+    - `contrast`: the loss on the table of scores, such as InfoNCE (`Forward`).
     - `actor`: how scores become a policy.
     - `goals`: where the critic's positives come from.
     - `actor_goals`: where the actor's goals come from; None for the critic's own.

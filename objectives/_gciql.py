@@ -51,8 +51,8 @@ class GCIQL(AbstractObjective[GCIQLParams, Ensemble, Transitions]):
     - `actor`: how values become a policy.
     - `relabelling`: goals and rewards.
     - `actor_goals`: where the actor's goals come from; None for the critic's own.
-    - `discount`: $\gamma$.
-    - `expectile`: $\kappa$.
+    - `discount`: of later rewards, $\gamma$.
+    - `expectile`: how far values lean towards the best, $\kappa$: not at all at 0.5.
     - `target_rate`: how far targets go towards the critics after each update.
 
     ??? cite

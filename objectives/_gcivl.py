@@ -49,8 +49,8 @@ class GCIVL(AbstractObjective[GCIVLParams, Ensemble, Transitions]):
     - `actor`: how values become a policy; a term that needs the score of actions is refused.
     - `relabelling`: goals and rewards.
     - `actor_goals`: where the actor's goals come from; None for the value's own.
-    - `discount`: $\gamma$.
-    - `expectile`: $\kappa$.
+    - `discount`: of later rewards, $\gamma$.
+    - `expectile`: how far values lean towards the best, $\kappa$: not at all at 0.5.
     - `target_rate`: how far targets go towards the values after each update.
 
     ??? cite

@@ -91,9 +91,11 @@ class HIQL(AbstractObjective[HIQLParams, Ensemble, HIQLBatch]):
     - `low_actor`, `high_actor`: how the advantages weigh the data.
     - `relabelling`: goals and rewards of the value.
     - `high_goals`: where the high policy's goals come from.
-    - `subgoal_steps`: $k$.
+    - `subgoal_steps`: how far ahead subgoals lie, $k$.
     - `dim`: length of the representation.
-    - `discount`, `expectile`, `target_rate`: as of `GCIVL`.
+    - `discount`: of later rewards, $\gamma$.
+    - `expectile`: how far values lean towards the best, $\kappa$: not at all at 0.5.
+    - `target_rate`: how far targets go towards the values after each update.
 
     ??? cite
         Park et al., HIQL: Offline Goal-Conditioned RL with Latent States as Actions (NeurIPS

@@ -69,9 +69,11 @@ class QRL(AbstractPaced[QRLParams, None, QRLBatch]):
     - `goals`: states to keep far from.
     - `actor_goals`: where the actor's goals come from.
     - `epsilon`: the violation that is allowed, $\epsilon$.
-    - `sharpness`, `offset`: $\beta$ and $b$: distances beyond $b$ are no longer pushed apart.
-    - `multiplier`: $\lambda$ at first.
-    - `multiplier_pace`: learning rate of $\log \lambda$, as a multiple of the networks'.
+    - `sharpness`: how suddenly that ends, $\beta$.
+    - `offset`: distance beyond which states are no longer pushed apart, $b$.
+    - `multiplier`: weight of the constraint at first, $\lambda$.
+    - `multiplier_pace`: learning rate of the multiplier's logarithm, as a multiple of the
+      networks'.
 
     ??? cite
         Wang et al., Optimal Goal-Reaching Reinforcement Learning via Quasimetric Learning (ICML

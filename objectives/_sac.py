@@ -35,10 +35,10 @@ class SAC(AbstractObjective[TDParams, Ensemble, Transitions]):
 
     **Arguments:**
 
-    - `actor`: the maximum-entropy term; it brings the temperature $\alpha$.
+    - `actor`: the maximum-entropy term; it brings the temperature, $\alpha$.
     - `relabelling`: goals and rewards.
     - `actor_goals`: where the actor's goals come from; None for the critic's own.
-    - `discount`: $\gamma$.
+    - `discount`: of later rewards, $\gamma$.
     - `target_rate`: how far targets go towards the critics after each update.
 
     ??? cite

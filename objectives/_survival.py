@@ -69,7 +69,7 @@ class Survival(AbstractObjective[SurvivalParams, None, SurvivalBatch]):
     - `elsewhere`: where goals that do not come are taken from.
     - `actor_goals`: where the actor's goals come from.
     - `spans`: the first step of each span of time, ascending from 1; the last has no end.
-    - `discount`: $\gamma$.
+    - `discount`: what a step later is worth to the actor, $\gamma$.
 
     ??? cite
         Tiofack et al., Survival RL (arXiv 2605.31273).

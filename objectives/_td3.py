@@ -46,11 +46,11 @@ class TD3(AbstractPaced[TDParams, TD3State, Transitions]):
     - `actor`: how values become a policy.
     - `relabelling`: goals and rewards.
     - `actor_goals`: where the actor's goals come from; None for the critic's own.
-    - `discount`: $\gamma$.
+    - `discount`: of later rewards, $\gamma$.
     - `target_rate`: how far targets go when they move.
     - `delay`: updates of the critic for each of the actor.
-    - `smoothing`: standard deviation of $\epsilon$.
-    - `smoothing_limit`: greatest size of its components.
+    - `smoothing`: standard deviation of the noise on the targets' actions, $\epsilon$.
+    - `smoothing_limit`: greatest size of that noise.
 
     ??? cite
         Fujimoto et al., Addressing Function Approximation Error in Actor-Critic Methods (ICML
