@@ -27,8 +27,17 @@ class JointNetwork(eqx.Module):
         action: Float[Array, " act"],
         goal: Float[Array, " goal"],
     ) -> Float[Array, " dim"]:
+        return self.network(self.inputs(observation, action, goal))
+
+    def inputs(
+        self,
+        observation: Float[Array, " obs"],
+        action: Float[Array, " act"],
+        goal: Float[Array, " goal"],
+    ) -> Float[Array, " size"]:
+        """What the network is given."""
         parts = [self.observation_units(observation), self.goal_units(goal), action]
-        return self.network(jnp.concatenate(parts))
+        return jnp.concatenate(parts)
 
 
 class JointCritic(AbstractCritic):

@@ -28,6 +28,7 @@ from crlx import (
     AbstractEncoder,
     AbstractObjective,
     Ensemble,
+    JointCritic,
     with_moments,
 )
 from objectives import StandardizedState, saturation
@@ -62,7 +63,8 @@ class Inspection:
 
     - `networks`: by field of the objective's parameters and tower.
     - `scalars`: the objective's loss and metrics; of each critic the mean score of all pairs and
-      the standard deviation within a row (`logits_mean`, `logits_spread`); of each actor the
+      the standard deviation within a row (`logits_mean`, `logits_spread`), or, if it reads all
+      together, the mean score of the rows (`score_mean`); of each actor the
       share of components of its modes at or beyond 0.999 in size (`saturated_modes`) and, where
       it is squashed, of standard deviations at their bounds (`saturated_stds`; a hyperbolic
       tangent beyond 0.99).
@@ -137,8 +139,7 @@ def _measure(objective: Any, params: Any, state: Any, batch: Any, key: PRNGKeyAr
     networks, scalars = {}, {"total/loss": value, **metrics}
     for field, network in _roles(params).items():
         slope = getattr(gradient, field)
-        # A value is a critic without actions.
-        own = probe._replace(action=probe.action[:, :0]) if field == "value" else probe
+        own = _without_actions(probe) if _is_blind(field, network, probe) else probe
         if isinstance(network, Ensemble):
             look = eqx.filter_vmap(lambda member, slope, own=own: _look(member, slope, own))
             each = look(network.members, slope.members)
@@ -148,6 +149,16 @@ def _measure(objective: Any, params: Any, state: Any, batch: Any, key: PRNGKeyAr
         networks |= {_label(field, name): statistics for name, statistics in found.items()}
         scalars |= {f"{field}/{name}": x for name, x in _scalars(network, own).items()}
     return networks, scalars
+
+
+def _is_blind(field: str, network: Any, probe: _Probe) -> bool:
+    """Whether a critic reads no actions: a value, or a quasimetric on states."""
+    shared = isinstance(network, SharedTower)
+    return field == "value" or (shared and probe.goal.shape[1] == network.observation_size)
+
+
+def _without_actions(probe: _Probe) -> _Probe:
+    return probe._replace(action=probe.action[:, :0])
 
 
 def _roles(params: Any) -> dict[str, AbstractActor | AbstractCritic | Ensemble]:
@@ -162,6 +173,8 @@ def _towers(network: Any) -> dict[str, AbstractEncoder]:
         return {"state-action": network.state_action, "goal": network.goal}
     if isinstance(network, SharedTower):
         return {"": network.encoder}
+    if isinstance(network, JointCritic):
+        return {"": network.network.network}
     return {"": network.trunk} if isinstance(network, GaussianActor | TanhGaussianActor) else {}
 
 
@@ -169,6 +182,8 @@ def _inputs(network: Any, probe: _Probe) -> list[Float[Array, "batch size"]]:
     """What each of the towers is given."""
     if isinstance(network, GaussianActor | TanhGaussianActor):
         return [jax.vmap(network.inputs)(probe.observation, probe.actor_goal)]
+    if isinstance(network, JointCritic):
+        return [jax.vmap(network.network.inputs)(probe.observation, probe.action, probe.goal)]
     if not isinstance(network, TwoTower | SharedTower):
         return []
     goals = [jax.vmap(network.goal_units)(probe.goal)] if isinstance(network, TwoTower) else []
@@ -238,6 +253,11 @@ def similarity(embeddings: Float[Array, "rows dim"]) -> Float[Array, ""]:
 
 
 def _scalars(network: Any, probe: _Probe) -> dict[str, Float[Array, ""]]:
+    joint = network.members if isinstance(network, Ensemble) else network
+    if isinstance(joint, JointCritic):  # All pairs would cost a pass each.
+        return {
+            "score_mean": jnp.mean(jax.vmap(network)(probe.observation, probe.action, probe.goal))
+        }
     if not isinstance(network, AbstractActor):
         logits = network.pairs(probe.observation, probe.action, probe.goal)
         spread = jnp.mean(jnp.std(logits, axis=-1))
