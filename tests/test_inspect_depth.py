@@ -20,7 +20,7 @@ from experiments._inspection import Inspection, Network, inspect, similarity
 from experiments._inspection_plot import plot_inspections
 from experiments._options import parse
 from experiments.inspect_depth import Options
-from objectives import AWR, GCBC, Backward, Contrastive, MaxEntropy, Standardized
+from objectives import AWR, GCBC, GCIQL, QRL, Backward, Contrastive, MaxEntropy, Standardized
 
 pytestmark = pytest.mark.usefixtures("lightly_compiled")
 
@@ -146,10 +146,12 @@ def test_every_kind_of_objective_is_looked_into():
     tied = ResidualNetworks(**small, style=ResidualStyle(tied=True))
     towers = {"critic state-action", "critic goal", "value state", "value goal", "actor"}
     cases = [
-        (cmd, shared, {"critic", "actor"}),
-        (Standardized(Contrastive(actor=AWR())), tied, towers),
+        (cmd, shared, {"critic", "actor"}, {"critic/logits_mean", "critic/penalty"}),
+        (Standardized(Contrastive(actor=AWR())), tied, towers, {"value/logits_mean"}),
+        (QRL(), shared, {"critic", "actor"}, {"critic/logits_mean", "critic/push"}),
+        (GCIQL(), tied, {"critic", "value", "actor"}, {"critic/score_mean", "value/score_mean"}),
     ]
-    for objective, architecture, names in cases:
+    for objective, architecture, names, scores in cases:
         parts = eqx.filter_eval_shape(objective.init, architecture, SPEC, key=jr.key(0))
         # Traced and not compiled, since only names and shapes are looked at.
         found, scalars = eqx.filter_eval_shape(
@@ -157,7 +159,7 @@ def test_every_kind_of_objective_is_looked_into():
         )
         assert found.keys() == names
         assert all(network["blocks"]["gradient"].shape == (2,) for network in found.values())
-        assert {"critic/logits_mean", "critic/penalty", "actor/saturated_modes"} <= scalars.keys()
+        assert scores | {"actor/saturated_modes"} <= scalars.keys()
 
 
 class Foreign(crlx.AbstractActor):
