@@ -180,7 +180,8 @@ class MaxEntropy(AbstractActorTerm):
 
     **Arguments:**
 
-    - `target_entropy`: the entropy to hold, $H$, in nats; None for minus half the size of the action.
+    - `target_entropy`: the entropy to hold, $H$, in nats; None for minus half the size of the
+      action.
 
     ??? cite
         Haarnoja et al., Soft Actor-Critic (2018); the actor of Wang et al. (NeurIPS 2025).

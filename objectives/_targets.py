@@ -26,7 +26,8 @@ def follow(
     """
     slow, static = eqx.partition(target, eqx.is_inexact_array)
     fast = eqx.filter(network, eqx.is_inexact_array)
-    step = rate if due is None else rate * due
-    # In this form, a step of 0 or 1 is exact.
-    moved = jax.tree.map(lambda new, old: step * new + (1 - step) * old, fast, slow)
+    # In this form, a rate of 0 or 1 is exact.
+    moved = jax.tree.map(lambda new, old: rate * new + (1 - rate) * old, fast, slow)
+    if due is not None:
+        moved = jax.tree.map(lambda new, old: jnp.where(due > 0, new, old), moved, slow)
     return eqx.combine(moved, static)
