@@ -18,6 +18,8 @@ from crlx import (
     Spec,
 )
 
+from ._box import into_box
+
 if TYPE_CHECKING:
     from typing import ClassVar as AbstractClassVar  # What type checkers take it for.
 else:
@@ -84,12 +86,15 @@ class DDPGBC(AbstractActorTerm):
     **Arguments:**
 
     - `alpha`: weight of cloning.
+    - `recover`: let the score draw modes that have left the box back to it. In OGBench only
+      cloning does, which takes long where its weight is small.
 
     ??? cite
         Park et al., OGBench (arXiv 2410.20092).
     """
 
     alpha: float = 0.1
+    recover: bool = False
     needs_score: ClassVar[bool] = True
     needs_advantage: ClassVar[bool] = False
 
@@ -104,7 +109,7 @@ class DDPGBC(AbstractActorTerm):
         del trainables, advantage, key
         policy = act(actor, batch)
         mode = modes(policy)
-        q = supplied(score)(jnp.clip(mode, -1, 1))
+        q = supplied(score)(into_box(mode) if self.recover else jnp.clip(mode, -1, 1))
         scale = jax.lax.stop_gradient(jnp.mean(jnp.abs(q)))
         log_prob = jnp.mean(log_probs(policy, batch.action))
         loss = -jnp.mean(q) / (scale + 1e-6) - self.alpha * log_prob
@@ -129,7 +134,7 @@ class Deterministic(AbstractActorTerm):
     def __call__(self, trainables, actor, batch, *, score, advantage, key):
         del trainables, advantage, key
         mode = modes(act(actor, batch))
-        q = jnp.mean(supplied(score)(jnp.clip(mode, -1, 1)))
+        q = jnp.mean(supplied(score)(into_box(mode)))
         return -q, {"actor/q": q, **saturation(mode)}
 
 

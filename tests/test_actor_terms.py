@@ -7,7 +7,7 @@ import pytest
 
 from architectures import Gaussian, ResidualNetworks, TanhGaussian
 from crlx import AbstractActor, AbstractDistribution, Spec
-from objectives import AWR, DDPGBC, ActorBatch, MaxEntropy
+from objectives import AWR, DDPGBC, ActorBatch, Deterministic, MaxEntropy
 
 BUILD = ResidualNetworks(width=8), Spec(3, 2, 3)
 
@@ -135,22 +135,42 @@ def assert_metrics(metrics, **expected):
 
 
 @pytest.mark.parametrize("alpha", (0.0, 0.1, 3.0))
-@pytest.mark.parametrize("seed", (0, 1))
-def test_ddpgbc_equals_double_precision(seed, alpha):
+@pytest.mark.parametrize("recover", (False, True))
+@pytest.mark.parametrize("seed, alpha", ((0, 0.0), (0, 0.1), (1, 3.0)))
+def test_ddpgbc_equals_double_precision(seed, alpha, recover):
     problem = Problem(seed)
-    (loss, metrics), (_, actor, _) = run(DDPGBC(alpha), None, problem)
+    (loss, metrics), (_, actor, _) = run(DDPGBC(alpha, recover), None, problem)
     mode = problem.mean
-    inside = np.abs(mode) < 1
-    assert 0 < inside.mean() < 1  # Some are clipped, which passes no gradient, and some are not.
+    scale = np.mean(np.abs(problem.scores(np.clip(mode, -1, 1)))) + 1e-6
     q = problem.scores(np.clip(mode, -1, 1))
-    scale = np.mean(np.abs(q)) + 1e-6
     log_prob, by_mean, by_log_std = problem.cloning()
     assert_close(loss, -q.mean() / scale - alpha * log_prob.mean())
     # The normalization passes no gradient.
-    by_mean = -(problem.slope * inside / scale + alpha * by_mean) / ROWS
+    passes = passing(problem) if recover else np.abs(mode) < 1
+    by_mean = -(problem.slope * passes / scale + alpha * by_mean) / ROWS
     assert_gradient(actor, problem.gradient(by_mean, -alpha * by_log_std / ROWS))
     saturated = np.mean(np.abs(mode) >= 0.999)
     assert_metrics(metrics, q=q.mean(), log_prob=log_prob.mean(), saturated=saturated)
+
+
+def passing(problem):
+    """Inside the box every slope of the score passes; outside, those that lead back to it."""
+    mode, inside = problem.mean, np.abs(problem.mean) < 1
+    back = ~inside & (mode * problem.slope < 0)
+    assert inside.any()
+    assert back.any()
+    assert not (inside | back).all()
+    return inside | back
+
+
+def test_deterministic_equals_double_precision():
+    problem = Problem(0)
+    (loss, metrics), (_, actor, _) = run(Deterministic(), None, problem)
+    q = problem.scores(np.clip(problem.mean, -1, 1))
+    assert_close(loss, -q.mean())
+    by_mean = -problem.slope * passing(problem) / ROWS
+    assert_gradient(actor, problem.gradient(by_mean, np.zeros(ACT)))
+    assert_metrics(metrics, q=q.mean(), saturated=np.mean(np.abs(problem.mean) >= 0.999))
 
 
 def test_ddpgbc_normalizes_scores():

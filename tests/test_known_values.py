@@ -26,6 +26,7 @@ from objectives import (
     HIQL,
     SAC,
     TD3,
+    Deterministic,
     MaxEntropy,
     Relabelling,
     Reward,
@@ -224,20 +225,24 @@ class Told(AbstractActor):
         return Flat(0.3 * jnp.sin(1.7 * (observation @ number) + 2.3 * (goal @ number))[None])
 
 
-def evaluation(data, bonus):
-    """The value of that policy, an offset and a slope for each state and goal: the fixed point of
-    regressing what follows on the action, with a bonus for every step on."""
+def fixed_point(data, value):
+    """An offset and a slope for each state and goal: the fixed point of regressing what follows
+    on the action, where `value` tells that of a state from the offset and the slope there."""
     s, action, following = data.steps
     x = np.stack([np.ones_like(action), action], axis=1)
     fits = np.stack([np.linalg.pinv(x * (s == state)[:, None]) for state in range(STATES)])
-    state, goal = np.indices((STATES, STATES))
     q = np.zeros((STATES, STATES, 2))
     for _ in range(100):
-        value = q[..., 0] + q[..., 1] * aimed(state, goal) + bonus
-        after = -1 + DISCOUNT * value[following]
+        after = -1 + DISCOUNT * value(q[..., 0], q[..., 1])[following]
         after[np.arange(len(s)), following] = 0
         q = np.einsum("sxi,ig->sgx", fits, after)
     return q
+
+
+def evaluation(data, bonus):
+    """The value of the fixed policy, with a bonus for every step on."""
+    state, goal = np.indices((STATES, STATES))
+    return fixed_point(data, lambda offset, slope: offset + slope * aimed(state, goal) + bonus)
 
 
 @pytest.fixture(scope="module")
@@ -270,3 +275,21 @@ def test_critics_evaluate_a_fixed_policy(make, bonus, numbers, getkey):
     for member in table(params.critic):
         np.testing.assert_allclose(member, exact, atol=CLOSE)
     assert np.abs(exact - evaluation(numbers, ENTROPY - bonus)).max() > 4 * CLOSE
+
+
+def test_td3_finds_the_optimum(numbers, getkey):
+    """The best action is at either end of the box; the policy goes there, and its critic learns
+    the optimal values of all actions."""
+    relabelling = Relabelling(Anywhere(), reward=Reward(Within(0.5)))
+    sharp = {"smoothing": 0.0, "delay": 1, "target_rate": 0.05}
+    objective = TD3(Deterministic(), relabelling, discount=DISCOUNT, **sharp)
+    tables, rows = Tables(STATES, slope=True), numbers.rows(STATES)
+    params = train(objective, tables, NUMBER, rows, updates=4000, key=getkey())
+    best = fixed_point(numbers, lambda offset, slope: offset + abs(slope))
+    for member in table(params.critic):
+        np.testing.assert_allclose(member, best, atol=CLOSE)
+    clear = np.abs(best[..., 1]) > 2 * CLOSE
+    assert clear.mean() > 0.5
+    mean = np.asarray(params.actor.table.values[..., 0])
+    np.testing.assert_array_equal(np.sign(mean)[clear], np.sign(best[..., 1])[clear])
+    assert np.abs(best - evaluation(numbers, 0.0)).max() > 4 * CLOSE
