@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from crlx import (
     AbstractActor,
     AbstractChoice,
+    AbstractConstantEntropy,
     AbstractDistribution,
     AbstractEncoder,
     AbstractUnits,
@@ -90,7 +91,7 @@ class StateAndGoal(eqx.Module):
         return jnp.concatenate([self.observation_units(observation), self.goal_units(goal)])
 
 
-class GaussianActor(AbstractActor):
+class GaussianActor(AbstractConstantEntropy):
     """A normal policy with a constant standard deviation; its mean is not squashed.
 
     Consumers clip its actions to the bounds of the environment.

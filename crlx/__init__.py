@@ -25,6 +25,7 @@ from ._moments import Moments as Moments
 from ._networks import AbstractActor as AbstractActor
 from ._networks import AbstractArchitecture as AbstractArchitecture
 from ._networks import AbstractChoice as AbstractChoice
+from ._networks import AbstractConstantEntropy as AbstractConstantEntropy
 from ._networks import AbstractCritic as AbstractCritic
 from ._networks import AbstractDistance as AbstractDistance
 from ._networks import AbstractDistribution as AbstractDistribution
@@ -53,6 +54,7 @@ from ._types import ActionSpace as ActionSpace
 from ._types import History as History
 from ._types import Metrics as Metrics
 from ._types import Outcome as Outcome
+from ._types import Pace as Pace
 from ._types import Scalar as Scalar
 from ._types import Spec as Spec
 from ._types import Step as Step

@@ -12,10 +12,10 @@ from ._misc import field_norms
 from ._networks import AbstractArchitecture
 from ._objective import AbstractObjective, AbstractPaced, Batch, Params, State
 from ._optimizer_check import check_optimizer
-from ._pace import Pace, by_field, held, scaled
+from ._pace import by_field, held, scaled
 from ._projection import project
 from ._rows import AbstractRows
-from ._types import History, Metrics, Spec
+from ._types import History, Metrics, Pace, Spec
 
 Carry = TypeVar("Carry")
 
@@ -48,7 +48,10 @@ class Learner(eqx.Module, Generic[Params, State, Batch]):
         self, architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray
     ) -> Progress[Params, State]:
         """The start of a run."""
-        params, state = self.objective.init(architecture, spec, key=key)
+        return self.begin(*self.objective.init(architecture, spec, key=key))
+
+    def begin(self, params: Params, state: State) -> Progress[Params, State]:
+        """The start of a run from given parameters and state of the objective."""
         params = project(params)
         trained = eqx.filter(params, eqx.is_inexact_array)
         check_optimizer(self.optimizer, trained)

@@ -170,6 +170,10 @@ class AbstractActor(eqx.Module):
     ) -> AbstractDistribution: ...
 
 
+class AbstractConstantEntropy(AbstractActor):
+    """A policy whose entropy no training changes; maximum-entropy objectives refuse it."""
+
+
 class AbstractArchitecture(eqx.Module):
     """Builds the networks that objectives ask for; its fields are sizes and choices.
 

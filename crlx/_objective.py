@@ -1,5 +1,4 @@
 import abc
-from collections.abc import Mapping
 from typing import Generic, TypeVar
 
 import equinox as eqx
@@ -7,7 +6,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from ._networks import AbstractActor, AbstractArchitecture
 from ._rows import AbstractRows
-from ._types import Metrics, Scalar, Spec
+from ._types import Metrics, Pace, Scalar, Spec
 
 Params = TypeVar("Params")
 State = TypeVar("State")
@@ -62,9 +61,9 @@ class AbstractPaced(AbstractObjective[Params, State, Batch]):
     """
 
     @abc.abstractmethod
-    def pace(self, state: State) -> Mapping[str, float | Scalar]:
+    def pace(self, state: State) -> Pace:
         """For some fields of `params`, by name, the factor on what the optimizer adds to them.
 
-        Where an array is zero, the field and its state of the optimizer stay exactly as they are.
-        The names must not depend on `state`.
+        Where an array is zero, the field and its state of the optimizer, with the count of its
+        steps, stay exactly as they are. The names must not depend on `state`.
         """

@@ -1,14 +1,14 @@
-from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, PyTree
+
+from ._types import Pace
 
 Params = TypeVar("Params")
-Pace = Mapping[str, float | Float[Array, ""]]
 
 _REST = ""  # The label of all other fields; no field has this name.
 
@@ -19,6 +19,10 @@ def by_field(
     """The same optimizer, with a state of its own for each field that has a pace."""
 
     def labels(params: PyTree) -> PyTree:
+        unknown = [name for name in pace if not hasattr(params, name)]
+        if unknown:
+            raise ValueError(f"`pace` names {unknown}, which are no fields of the parameters.")
+
         def label(path: tuple[Any, ...], _: Array) -> str:
             name = jax.tree_util.keystr(path[:1], simple=True)
             return name if name in pace else _REST
@@ -41,7 +45,8 @@ def scaled(updates: Params, pace: Pace) -> Params:
 def held(
     new: tuple[Params, optax.OptState], old: tuple[Params, optax.OptState], pace: Pace
 ) -> tuple[Params, optax.OptState]:
-    """The new parameters and state of the optimizer, but the old ones of fields at pace zero."""
+    """The new parameters and state of the optimizer, but the old ones of fields whose pace is an
+    array that is zero."""
     for name, factor in pace.items():
         if eqx.is_array(factor):
             new = _held_field(new, old, name, jnp.equal(factor, 0))

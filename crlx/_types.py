@@ -11,7 +11,9 @@ from ._units import AbstractUnits, Affine, RunningUnits
 # `width` a hidden layer's; `rows` counts stored time steps, `batch` the rows of one minibatch.
 Scalar = Float[Array, ""]
 Metrics = Mapping[str, Scalar]
-# The same of many updates: each array has leading axes, which the function that returns it names.
+# Factors on the optimizer's steps of some fields of the parameters, by name.
+Pace = Mapping[str, float | Scalar]
+# Metrics of many updates: each array has leading axes, which the function that returns it names.
 History = Mapping[str, Array]
 
 
@@ -19,7 +21,7 @@ class ActionSpace(enum.Enum):
     """Which vectors are actions.
 
     - `BOX`: those whose components lie in [-1, 1].
-    - `REAL`: all, such as the subgoals that one policy sets for another.
+    - `REAL`: any, such as the subgoals that one policy sets for another.
     - `CHOICE`: one of finitely many actions, as a one-hot vector with an entry for each.
     """
 

@@ -24,7 +24,6 @@ class Parts:
     def common(self) -> dict[str, Any]:
         """Settings that all objectives with values learnt from rewards share."""
         return {
-            "relabelling": obj.Relabelling(settings.value_goals(self.dataset)),
             "discount": settings.discount(self.dataset),
         }
 
@@ -57,21 +56,17 @@ class Entry:
 
 
 def _infonce(parts: Parts) -> obj.Contrastive:
-    signed = isinstance(parts.contrast, obj.AbstractSignedContrast)
     return obj.Contrastive(
         contrast=parts.contrast,
         actor=parts.actor,
         goals=ClippedGeometric(settings.discount(parts.dataset)),
-        logsumexp_penalty=0.0 if signed else 0.1,
         ensemble=parts.ensemble,
         **parts.actor_goals,
     )
 
 
 def _crl(parts: Parts) -> obj.Contrastive:
-    return dataclasses.replace(
-        _infonce(parts), contrast=obj.Binary(), logsumexp_penalty=0.0, ensemble=2
-    )
+    return dataclasses.replace(_infonce(parts), contrast=obj.Binary(), ensemble=2)
 
 
 def _cmd(parts: Parts) -> obj.Contrastive:

@@ -152,7 +152,7 @@ def compose(names: Names) -> Options:
     if isinstance(actor, obj.DDPGBC):
         actor = obj.DDPGBC(settings.alpha(entry.tuned, names.dataset))
     elif isinstance(actor, obj.AWR):
-        actor = obj.AWR(settings.alpha("gcivl", names.dataset))
+        actor = obj.AWR(settings.awr_alpha(entry.tuned, names.dataset))
     ensemble = 2 if names.architecture_name == "mlp" else 1
     parts = Parts(names.dataset, actor, contrast, ensemble)
     return Options(
@@ -187,19 +187,19 @@ def _architecture(names: Names, entry: Entry) -> AbstractArchitecture:
     make = choose("architecture", names.architecture_name, ARCHITECTURES)
     architecture = sized(make(), depth=names.depth, width=names.width)
     changes = dict(entry.changes)
-    if names.architecture_name in CRITICS:
-        changes.pop("energy", None)  # It was chosen with the architecture.
+    asked = None
     if names.energy is not None:
-        changes["energy"] = choose("energy", names.energy, ENERGIES)()
+        asked = choose("energy", names.energy, ENERGIES)()
+    elif names.architecture_name in CRITICS and isinstance(architecture, nets.ResidualNetworks):
+        asked = architecture.energy
+    # An energy that is asked for by name has the settings that suit the objective.
+    if asked is not None and type(asked) is not type(changes.get("energy")):
+        changes["energy"] = asked
     if names.actor == "maxent":
         changes["squashed"] = True
-    known = {f.name for f in dataclasses.fields(architecture)}
-    if "squashed" in changes.keys() - known:
-        raise ValueError(
-            "A maximum-entropy actor must be able to change its entropy, and those of "
-            f"--architecture {names.architecture_name} cannot: use --architecture residual."
-        )
-    return dataclasses.replace(architecture, **changes)
+    # What is lacking is refused by the objective.
+    known = {f.name for f in dataclasses.fields(architecture)} & changes.keys()
+    return dataclasses.replace(architecture, **{name: changes[name] for name in known})
 
 
 def parse(arguments: list[str]) -> Options:

@@ -1,6 +1,6 @@
 """OGBench's recorded settings of each dataset (Park et al., arXiv 2410.20092, hyperparameters)."""
 
-from crlx import AbstractHindsight, Anywhere, ClippedGeometric, Current, Mixture, Uniform
+from crlx import AbstractHindsight, Anywhere, Mixture, Uniform
 from crlx.envs.ogbench import environment_name
 
 _MANIPULATION = ("cube", "scene", "puzzle")
@@ -25,7 +25,13 @@ def alpha(agent: str, dataset: str) -> float:
     for prefix, style, alphas in _ALPHAS:
         if environment.startswith(prefix) and style in ("", kind):
             return alphas[_AGENTS.index(agent)]
-    raise ValueError(f"OGBench records no setting for {dataset}; pass --objective.actor.alpha.")
+    raise ValueError(f"OGBench records no setting for {dataset}.")
+
+
+def awr_alpha(agent: str, dataset: str) -> float:
+    """The inverse temperature of AWR. For agents that OGBench gives another actor, it records one
+    for powderworld alone, which serves here for all datasets."""
+    return alpha("gcivl", dataset) if agent == "gcivl" else 3.0
 
 
 def discount(dataset: str) -> float:
@@ -33,12 +39,6 @@ def discount(dataset: str) -> float:
     environment, _ = _parts(dataset)
     long = environment.startswith("humanoidmaze") or environment.endswith("giant")
     return 0.995 if long else 0.99
-
-
-def value_goals(dataset: str) -> AbstractHindsight:
-    """Where goals of values come from, but of contrastive ones and distances."""
-    choices = Current(), ClippedGeometric(discount(dataset)), Anywhere()
-    return Mixture(choices, (0.2, 0.5, 0.3))
 
 
 def actor_goals(dataset: str) -> AbstractHindsight:

@@ -9,7 +9,7 @@ import equinox as eqx
 import tyro
 
 from architectures import export_layers, resize, with_depth
-from crlx import JSON, Checkpoints, Progress, Restored, Spec, decode, encode
+from crlx import JSON, Checkpoints, Restored, Spec, decode, encode
 from experiments import _options
 from experiments._run_directory import RunDirectory, read_json
 from experiments._snapshot import Record, packed
@@ -60,11 +60,11 @@ def main(options: Options) -> None:
         export_layers(params, options.export)
         print(f"Wrote the layers to {options.export}")
     if options.out is not None:
-        opt_state = new.learner.optimizer.init(eqx.filter(params, eqx.is_inexact_array))
+        begun = eqx.filter_jit(new.learner.begin)(params, state)
         changed = {name: encode(getattr(new, name)) for name in ("architecture", "depth", "seed")}
         origin: JSON = {"run": str(options.run), "step": found.step}
         config |= {**changed, "out": str(options.out), "initialized_from": origin}
-        items = packed(Progress(params, state, opt_state, fresh.step), key)
+        items = packed(begun, key)
         _write(options.out, items, config)
 
 

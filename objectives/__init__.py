@@ -1,11 +1,11 @@
 from ._actor_terms import AWR as AWR
-from ._actor_terms import DDPGBC as DDPGBC
 from ._actor_terms import AbstractActorTerm as AbstractActorTerm
 from ._actor_terms import ActorBatch as ActorBatch
-from ._actor_terms import Deterministic as Deterministic
-from ._actor_terms import MaxEntropy as MaxEntropy
 from ._actor_terms import Score as Score
 from ._actor_terms import saturation as saturation
+from ._climbing_terms import DDPGBC as DDPGBC
+from ._climbing_terms import Deterministic as Deterministic
+from ._climbing_terms import MaxEntropy as MaxEntropy
 from ._cloning import BC as BC
 from ._cloning import GCBC as GCBC
 from ._cloning import GCSL as GCSL

@@ -1,4 +1,5 @@
 import abc
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
@@ -16,9 +17,10 @@ from crlx import (
     ActionSpace,
     Metrics,
     Spec,
+    frozen,
 )
 
-from ._box import into_box
+from ._checks import check_not_negative, check_positive
 
 if TYPE_CHECKING:
     from typing import ClassVar as AbstractClassVar  # What type checkers take it for.
@@ -75,69 +77,6 @@ class AbstractActorTerm(eqx.Module):
         """
 
 
-class DDPGBC(AbstractActorTerm):
-    r"""Deterministic policy gradient with behavioural cloning:
-
-    $$-\overline{q} / (\mathrm{sg}\,\overline{|q|} + 10^{-6})
-      - \alpha\, \overline{\log \pi(a_{data} \mid s, g)},$$
-
-    where $q$ is the score of the policy's mode, clipped to [-1, 1].
-
-    **Arguments:**
-
-    - `alpha`: weight of cloning.
-    - `recover`: let the score draw modes that have left the box back to it. In OGBench only
-      cloning does, which takes long where its weight is small.
-
-    ??? cite
-        Park et al., OGBench (arXiv 2410.20092).
-    """
-
-    alpha: float = 0.1
-    recover: bool = False
-    needs_score: ClassVar[bool] = True
-    needs_advantage: ClassVar[bool] = False
-
-    def __check_init__(self):
-        _check_non_negative("alpha", self.alpha)
-
-    def init(self, architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray) -> None:
-        del architecture, key
-        check_box("DDPGBC", spec)
-
-    def __call__(self, trainables, actor, batch, *, score, advantage, key):
-        del trainables, advantage, key
-        policy = act(actor, batch)
-        mode = modes(policy)
-        q = supplied(score)(into_box(mode) if self.recover else jnp.clip(mode, -1, 1))
-        scale = jax.lax.stop_gradient(jnp.mean(jnp.abs(q)))
-        log_prob = jnp.mean(log_probs(policy, batch.action))
-        loss = -jnp.mean(q) / (scale + 1e-6) - self.alpha * log_prob
-        return loss, {"actor/q": jnp.mean(q), "actor/log_prob": log_prob, **saturation(mode)}
-
-
-class Deterministic(AbstractActorTerm):
-    r"""Climbs the score: $-\overline{q}$, where $q$ is the score of the policy's mode, clipped to
-    [-1, 1].
-
-    ??? cite
-        Silver et al., Deterministic Policy Gradient Algorithms (ICML 2014).
-    """
-
-    needs_score: ClassVar[bool] = True
-    needs_advantage: ClassVar[bool] = False
-
-    def init(self, architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray) -> None:
-        del architecture, key
-        check_box("Deterministic", spec)
-
-    def __call__(self, trainables, actor, batch, *, score, advantage, key):
-        del trainables, advantage, key
-        mode = modes(act(actor, batch))
-        q = jnp.mean(supplied(score)(into_box(mode)))
-        return -q, {"actor/q": q, **saturation(mode)}
-
-
 class AWR(AbstractActorTerm):
     r"""Advantage-weighted regression:
     $-\overline{w \log \pi(a_{data} \mid s, g)}$ with $w = \mathrm{sg} \min(e^{\alpha A}, cap)$.
@@ -157,8 +96,8 @@ class AWR(AbstractActorTerm):
     needs_advantage: ClassVar[bool] = True
 
     def __check_init__(self):
-        _check_non_negative("alpha", self.alpha)
-        _check_non_negative("cap", self.cap)
+        check_not_negative("alpha", self.alpha)
+        check_positive("cap", self.cap)
 
     def init(self, architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray) -> None:
         del architecture, spec, key
@@ -167,57 +106,13 @@ class AWR(AbstractActorTerm):
         del trainables, score, key
         policy = act(actor, batch)
         advantage = jax.lax.stop_gradient(supplied(advantage))
-        weight = jnp.minimum(jnp.exp(self.alpha * advantage), self.cap)
+        weight = jnp.exp(jnp.minimum(self.alpha * advantage, math.log(self.cap)))
         log_prob = log_probs(policy, batch.action)
         return -jnp.mean(weight * log_prob), {
             "actor/advantage": jnp.mean(advantage),
             "actor/weight": jnp.mean(weight),
             "actor/log_prob": jnp.mean(log_prob),
             **mode_metrics(policy, batch),
-        }
-
-
-class MaxEntropy(AbstractActorTerm):
-    r"""The soft actor, with a temperature that holds entropy at a target $H$:
-
-    $$\overline{\mathrm{sg}(\alpha) \log \pi(a \mid s, g) - q(a)}
-      + \alpha\, \mathrm{sg}(\overline{-\log \pi} - H), \quad a \sim \pi.$$
-
-    **Arguments:**
-
-    - `target_entropy`: the entropy to hold, $H$, in nats; None for minus half the size of the
-      action.
-
-    ??? cite
-        Haarnoja et al., Soft Actor-Critic (2018); the actor of Wang et al. (NeurIPS 2025).
-    """
-
-    target_entropy: float | None = None
-    needs_score: ClassVar[bool] = True
-    needs_advantage: ClassVar[bool] = False
-
-    def init(
-        self, architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray
-    ) -> Float[Array, ""]:
-        """The logarithm of the temperature."""
-        del architecture, key
-        check_box("MaxEntropy", spec)
-        return jnp.zeros((), jnp.float32)
-
-    def __call__(self, trainables, actor, batch, *, score, advantage, key):
-        del advantage
-        action, log_prob = sample(act(actor, batch), len(batch.action), key=key)
-        q = supplied(score)(jnp.clip(action, -1, 1))
-        target = self.target_entropy
-        target = -0.5 * batch.action.shape[-1] if target is None else target
-        alpha, entropy = jnp.exp(trainables), -jnp.mean(log_prob)
-        loss = jnp.mean(jax.lax.stop_gradient(alpha) * log_prob - q)
-        loss += alpha * jax.lax.stop_gradient(entropy - target)
-        return loss, {
-            "actor/q": jnp.mean(q),
-            "actor/entropy": entropy,
-            "actor/temperature": alpha,
-            **saturation(action),
         }
 
 
@@ -261,11 +156,11 @@ def mode_metrics(policy: AbstractDistribution, batch: ActorBatch) -> dict[str, F
 
 
 def check_box(term: str, spec: Spec) -> None:
-    """Raises `ValueError` where no gradient with respect to actions is to be had."""
-    if spec.actions is ActionSpace.CHOICE:
+    """Raises `ValueError` unless actions can be improved along a gradient within a box."""
+    if spec.actions is not ActionSpace.BOX:
         raise ValueError(
-            f"{term} follows the gradient of the score with respect to actions, but this task's "
-            "are finitely many: use AWR."
+            f"{term} follows the gradient of the score with respect to actions in a box, but those "
+            f"of this task are of the kind {spec.actions.name}: use AWR."
         )
 
 
@@ -276,6 +171,17 @@ def supplied(value: Supplied | None) -> Supplied:
     return value
 
 
-def _check_non_negative(name: str, value: float) -> None:
-    if not value >= 0:
-        raise ValueError(f"`{name}` must not be negative; got {value}.")
+def over_mode(score: Score, actor: AbstractActor, batch: ActorBatch) -> Float[Array, " batch"]:
+    """The advantage of the data's actions over the policy's own, which is not trained by it."""
+    mode = modes(act(frozen(actor), batch))
+    return score(batch.action) - score(jnp.clip(mode, -1, 1))
+
+
+def refuse_score(actor: AbstractActorTerm, objective: str, values: str) -> None:
+    """Raises `ValueError` if the actor wants scores of actions, where there are none."""
+    if actor.needs_score:
+        raise ValueError(
+            f"{objective} learns {values}, which cannot score the actions that "
+            f"{type(actor).__name__} asks about: use AWR, or an objective that scores actions, "
+            "such as GCIQL."
+        )

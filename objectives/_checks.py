@@ -1,35 +1,31 @@
-from ._actor_terms import AbstractActorTerm
+"""Errors of settings, as `ValueError`, when an objective is built."""
 
 
-def check_discount(discount: float) -> None:
-    """Raises `ValueError` unless it lies strictly between 0 and 1."""
-    if not 0 < discount < 1:
-        raise ValueError(f"`discount` lies strictly between 0 and 1; got {discount}.")
+def check_between(name: str, value: float) -> None:
+    """Unless it lies strictly between 0 and 1."""
+    if not 0 < value < 1:
+        raise ValueError(f"`{name}` lies strictly between 0 and 1; got {value}.")
 
 
-def check_expectile(expectile: float) -> None:
-    """Raises `ValueError` unless it lies strictly between 0 and 1."""
-    if not 0 < expectile < 1:
-        raise ValueError(f"`expectile` lies strictly between 0 and 1; got {expectile}.")
-
-
-def check_rate(rate: float) -> None:
-    """Raises `ValueError` unless it is a share of the way."""
-    if not 0 <= rate <= 1:
-        raise ValueError(f"`target_rate` is a share of the way, in [0, 1]; got {rate}.")
-
-
-def refuse_score(actor: AbstractActorTerm, objective: str, values: str) -> None:
-    """Raises `ValueError` if the actor wants scores of actions, where there are none."""
-    if actor.needs_score:
-        raise ValueError(
-            f"{objective} learns {values}, which cannot score the actions that "
-            f"{type(actor).__name__} asks about: use AWR, or an objective that scores actions, "
-            "such as GCIQL."
-        )
+def check_share(name: str, value: float) -> None:
+    """Unless it lies in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"`{name}` is a share, in [0, 1]; got {value}.")
 
 
 def check_positive(name: str, value: float | int) -> None:
-    """Raises `ValueError` unless it is."""
+    """Unless it is."""
     if not value > 0:
         raise ValueError(f"`{name}` must be positive; got {value}.")
+
+
+def check_not_negative(name: str, value: float | int) -> None:
+    """Unless it is zero or more."""
+    if not value >= 0:
+        raise ValueError(f"`{name}` must not be negative; got {value}.")
+
+
+def check_count(name: str, value: int) -> None:
+    """Unless it is a whole number, 1 or more."""
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"`{name}` is a whole number, 1 or more; got {value}.")

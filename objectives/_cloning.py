@@ -120,7 +120,7 @@ class GCSL(AbstractObjective[CloningParams, None, GCSLBatch]):
     from a trajectory, of which the earlier is the state and the later the goal.
 
     Such a pair begins at a row in proportion to the number $n$ of rows that follow it, whereas
-    rows are drawn uniformly: they are weighed by $n / \overline{n}$, so that all pairs of the data
+    rows are drawn uniformly: they are weighted by $n / \overline{n}$, so that all pairs of the data
     count alike. A last row begins none.
 
     ??? cite

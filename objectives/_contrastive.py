@@ -14,6 +14,7 @@ from crlx import (
     AbstractObjective,
     AbstractRows,
     AbstractSharedCritic,
+    ActionSpace,
     Affine,
     Ensemble,
     Geometric,
@@ -23,7 +24,9 @@ from crlx import (
     frozen,
 )
 
-from ._actor_terms import DDPGBC, AbstractActorTerm, ActorBatch
+from ._actor_terms import AbstractActorTerm, ActorBatch
+from ._checks import check_not_negative
+from ._climbing_terms import DDPGBC
 from ._contrasts import AbstractContrast, AbstractSignedContrast, Forward, diagnostics
 from ._values import smallest
 
@@ -63,7 +66,8 @@ class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
     - `actor`: how scores become a policy.
     - `goals`: where the critic's positives come from.
     - `actor_goals`: where the actor's goals come from; None for the critic's own.
-    - `logsumexp_penalty`: weight of the squared log-sum-exp, λ.
+    - `logsumexp_penalty`: weight of the squared log-sum-exp, λ; None for 0.1, or for 0 with
+      contrasts that fix their scores by themselves, such as `Binary`.
     - `ensemble`: number of critics.
     - `future_actions`: the critic's goals are the whole future state and the action taken there,
       which an architecture with `shared=True` embeds like the present ones. With `Backward` and a
@@ -79,15 +83,14 @@ class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
     actor: AbstractActorTerm = eqx.field(default_factory=DDPGBC)
     goals: AbstractHindsight = eqx.field(default_factory=Geometric)
     actor_goals: AbstractHindsight | None = None
-    logsumexp_penalty: float = 0.1
+    logsumexp_penalty: float | None = None
     ensemble: int = 1
     future_actions: bool = False
 
     def __check_init__(self):
         if self.ensemble < 1:
             raise ValueError(f"`ensemble` is at least 1; got {self.ensemble}.")
-        if not self.logsumexp_penalty >= 0:
-            raise ValueError(f"`logsumexp_penalty` is at least 0; got {self.logsumexp_penalty}.")
+        check_not_negative("logsumexp_penalty", self._penalty)
         if self.future_actions and self.actor.needs_advantage:
             raise ValueError(
                 "With future_actions there is no value without actions to take an advantage over: "
@@ -97,6 +100,11 @@ class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
     def init(
         self, architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray
     ) -> tuple[ContrastiveParams, None]:
+        if self.future_actions and spec.actions is ActionSpace.CHOICE:
+            raise ValueError(
+                "With future_actions no actor term fits a task with finitely many actions: use "
+                "future_actions=False and AWR."
+            )
         ckey, akey, vkey, tkey = jr.split(key, 4)
 
         def critics(spec: Spec, size: int, key: PRNGKeyArray) -> Ensemble:
@@ -158,6 +166,12 @@ class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
         del state
         return params.actor
 
+    @property
+    def _penalty(self) -> float:
+        if self.logsumexp_penalty is not None:
+            return self.logsumexp_penalty
+        return 0.0 if isinstance(self.contrast, AbstractSignedContrast) else 0.1
+
     def _critic_goal(self, steps: Step) -> Float[Array, "batch future"]:
         if self.future_actions:
             return jnp.concatenate([steps.observation, steps.action], axis=1)
@@ -169,11 +183,11 @@ class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
         logits = critic.pairs(batch.observation, action, batch.goal)
         contrast = jnp.mean(jax.vmap(self.contrast)(logits))
         sums = jax.vmap(self.contrast.logsumexp)(logits)
-        penalty = self.logsumexp_penalty * jnp.mean(sums**2)
+        penalty = self._penalty * jnp.mean(sums**2)
         metrics = jax.vmap(lambda table: diagnostics(self.contrast, table))(frozen(logits))
         metrics = {name: jnp.mean(value) for name, value in metrics.items()}
         loss = contrast + penalty
-        if self.logsumexp_penalty > 0:
+        if self._penalty > 0:
             metrics["penalty"] = penalty
         return loss, {"loss": loss, "contrast": contrast, **metrics}
 

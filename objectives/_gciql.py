@@ -20,8 +20,9 @@ from crlx import (
     joint_critics,
 )
 
-from ._actor_terms import DDPGBC, AbstractActorTerm
-from ._checks import check_discount, check_expectile, check_rate
+from ._actor_terms import AbstractActorTerm
+from ._checks import check_between, check_share
+from ._climbing_terms import DDPGBC
 from ._targets import follow, target
 from ._transitions import Relabelling, Transitions, relabelled
 from ._values import expectile_loss, smallest, state_values
@@ -68,9 +69,9 @@ class GCIQL(AbstractObjective[GCIQLParams, Ensemble, Transitions]):
     target_rate: float = 0.005
 
     def __check_init__(self):
-        check_discount(self.discount)
-        check_expectile(self.expectile)
-        check_rate(self.target_rate)
+        check_between("discount", self.discount)
+        check_between("expectile", self.expectile)
+        check_share("target_rate", self.target_rate)
 
     def init(
         self, architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray
@@ -85,7 +86,8 @@ class GCIQL(AbstractObjective[GCIQLParams, Ensemble, Transitions]):
     def relabel(
         self, rows: AbstractRows, index: Int[Array, " batch"], *, key: PRNGKeyArray
     ) -> Transitions:
-        return relabelled(self.relabelling, self.actor_goals, rows, index, key=key)
+        goals = self.actor_goals
+        return relabelled(self.relabelling, goals, rows, index, discount=self.discount, key=key)
 
     def loss(
         self, params: GCIQLParams, state: Ensemble, batch: Transitions, *, key: PRNGKeyArray

@@ -19,8 +19,8 @@ from crlx import (
     joint_critics,
 )
 
-from ._actor_terms import AWR, AbstractActorTerm
-from ._checks import check_discount, check_expectile, check_rate, refuse_score
+from ._actor_terms import AWR, AbstractActorTerm, refuse_score
+from ._checks import check_between, check_share
 from ._targets import follow, target
 from ._transitions import Relabelling, Transitions, relabelled
 from ._values import implicit_value, state_values
@@ -66,9 +66,9 @@ class GCIVL(AbstractObjective[GCIVLParams, Ensemble, Transitions]):
     target_rate: float = 0.005
 
     def __check_init__(self):
-        check_discount(self.discount)
-        check_expectile(self.expectile)
-        check_rate(self.target_rate)
+        check_between("discount", self.discount)
+        check_between("expectile", self.expectile)
+        check_share("target_rate", self.target_rate)
         refuse_score(self.actor, "GCIVL", "values of states alone")
 
     def init(
@@ -83,7 +83,8 @@ class GCIVL(AbstractObjective[GCIVLParams, Ensemble, Transitions]):
     def relabel(
         self, rows: AbstractRows, index: Int[Array, " batch"], *, key: PRNGKeyArray
     ) -> Transitions:
-        return relabelled(self.relabelling, self.actor_goals, rows, index, key=key)
+        goals = self.actor_goals
+        return relabelled(self.relabelling, goals, rows, index, discount=self.discount, key=key)
 
     def loss(
         self, params: GCIVLParams, state: Ensemble, batch: Transitions, *, key: PRNGKeyArray

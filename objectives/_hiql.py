@@ -27,7 +27,7 @@ from crlx import (
 )
 
 from ._actor_terms import AWR, ActorBatch
-from ._checks import check_discount, check_expectile, check_positive, check_rate
+from ._checks import check_between, check_count, check_share
 from ._targets import follow, target
 from ._transitions import Relabelling, Transitions
 from ._values import Values, implicit_value, state_values
@@ -90,7 +90,8 @@ class HIQL(AbstractObjective[HIQLParams, Ensemble, HIQLBatch]):
 
     - `low_actor`, `high_actor`: how the advantages weigh the data.
     - `relabelling`: goals and rewards of the value.
-    - `high_goals`: where the high policy's goals come from.
+    - `high_goals`: where the high policy's goals come from. It aims at $s_{t+k}$, but never beyond
+      a goal that lies ahead in the trajectory, be it there by chance.
     - `subgoal_steps`: how far ahead subgoals lie, $k$.
     - `dim`: length of the representation.
     - `discount`: of later rewards, $\gamma$.
@@ -113,11 +114,11 @@ class HIQL(AbstractObjective[HIQLParams, Ensemble, HIQLBatch]):
     target_rate: float = 0.005
 
     def __check_init__(self):
-        check_discount(self.discount)
-        check_expectile(self.expectile)
-        check_rate(self.target_rate)
-        check_positive("subgoal_steps", self.subgoal_steps)
-        check_positive("dim", self.dim)
+        check_between("discount", self.discount)
+        check_between("expectile", self.expectile)
+        check_share("target_rate", self.target_rate)
+        check_count("subgoal_steps", self.subgoal_steps)
+        check_count("dim", self.dim)
 
     def init(
         self, architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray
@@ -143,7 +144,7 @@ class HIQL(AbstractObjective[HIQLParams, Ensemble, HIQLBatch]):
         target_index = jnp.where(ahead, jnp.minimum(subgoal_index, goal_index), subgoal_index)
         aim = rows.take(target_index)
         return HIQLBatch(
-            self.relabelling(rows, index, goal_index, key=vkey),
+            self.relabelling(rows, index, goal_index, discount=self.discount, key=vkey),
             rows.take(subgoal_index).achieved,
             aim.achieved,
             aim.observation,

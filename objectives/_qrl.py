@@ -16,13 +16,15 @@ from crlx import (
     AbstractSharedCritic,
     Anywhere,
     Metrics,
+    Pace,
     Spec,
     Uniform,
     frozen,
 )
 
-from ._actor_terms import DDPGBC, AbstractActorTerm, ActorBatch
+from ._actor_terms import AbstractActorTerm, ActorBatch
 from ._checks import check_positive
+from ._climbing_terms import DDPGBC
 
 Embeddings = Float[Array, "batch dim"]
 
@@ -146,9 +148,9 @@ class QRL(AbstractPaced[QRLParams, None, QRLBatch]):
         del state
         return params.actor
 
-    def pace(self, state: None) -> dict[str, float]:
+    def pace(self, state: None) -> Pace:
         del state
-        return {"log_multiplier": self.multiplier_pace}
+        return {} if self.multiplier_pace == 1 else {"log_multiplier": self.multiplier_pace}
 
     def _distance(
         self, params: QRLParams, batch: QRLBatch

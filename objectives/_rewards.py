@@ -4,6 +4,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ._checks import check_positive
+
 
 class AbstractReached(eqx.Module):
     """Tells in which rows of a minibatch the goal counts as reached."""
@@ -48,8 +50,7 @@ class Within(AbstractReached):
     tolerance: float
 
     def __check_init__(self):
-        if not self.tolerance > 0:
-            raise ValueError(f"`tolerance` must be positive; got {self.tolerance}.")
+        check_positive("tolerance", self.tolerance)
 
     def __call__(self, index, goal_index, achieved, goal):
         del index, goal_index
@@ -81,10 +82,3 @@ class Reward(eqx.Module):
         success = self.reached(index, goal_index, achieved, goal).astype(jnp.float32)
         mask = 1 - success if self.absorbing else jnp.ones_like(success)
         return success - 1 if self.cost else success, mask
-
-    def bounds(self, discount: float) -> tuple[float, float]:
-        """The least and the greatest discounted return."""
-        horizon = 1 / (1 - discount)
-        if self.cost:
-            return -horizon, 0.0
-        return 0.0, 1.0 if self.absorbing else horizon

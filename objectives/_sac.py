@@ -16,8 +16,9 @@ from crlx import (
     frozen,
 )
 
-from ._actor_terms import MaxEntropy, sample
-from ._checks import check_discount, check_rate
+from ._actor_terms import sample
+from ._checks import check_between, check_share
+from ._climbing_terms import MaxEntropy
 from ._targets import follow, target
 from ._td import TDParams, init_td, regress
 from ._transitions import Relabelling, Transitions, relabelled
@@ -52,8 +53,8 @@ class SAC(AbstractObjective[TDParams, Ensemble, Transitions]):
     target_rate: float = 0.005
 
     def __check_init__(self):
-        check_discount(self.discount)
-        check_rate(self.target_rate)
+        check_between("discount", self.discount)
+        check_share("target_rate", self.target_rate)
 
     def init(
         self, architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray
@@ -64,7 +65,8 @@ class SAC(AbstractObjective[TDParams, Ensemble, Transitions]):
     def relabel(
         self, rows: AbstractRows, index: Int[Array, " batch"], *, key: PRNGKeyArray
     ) -> Transitions:
-        return relabelled(self.relabelling, self.actor_goals, rows, index, key=key)
+        goals = self.actor_goals
+        return relabelled(self.relabelling, goals, rows, index, discount=self.discount, key=key)
 
     def loss(
         self, params: TDParams, state: Ensemble, batch: Transitions, *, key: PRNGKeyArray

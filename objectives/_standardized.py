@@ -8,10 +8,12 @@ from crlx import (
     AbstractActor,
     AbstractArchitecture,
     AbstractObjective,
+    AbstractPaced,
     AbstractRows,
     Affine,
     Metrics,
     Moments,
+    Pace,
     RunningUnits,
     Spec,
     with_moments,
@@ -29,7 +31,7 @@ class StandardizedState(eqx.Module, Generic[State]):
     inner: State
 
 
-class Standardized(AbstractObjective[Params, StandardizedState[State], Batch]):
+class Standardized(AbstractPaced[Params, StandardizedState[State], Batch]):
     """Any objective, on networks that scale what they read by running statistics.
 
     The statistics start as mean 0 and variance 1. Nothing but `observe` moves them, and rows that
@@ -81,6 +83,11 @@ class Standardized(AbstractObjective[Params, StandardizedState[State], Batch]):
     def policy(self, params: Params, state: StandardizedState[State]) -> AbstractActor:
         params, inner = with_moments((params, state.inner), state.moments)
         return self.objective.policy(params, inner)
+
+    def pace(self, state: StandardizedState[State]) -> Pace:
+        if not isinstance(self.objective, AbstractPaced):
+            return {}
+        return self.objective.pace(state.inner)
 
     def observe(
         self, state: StandardizedState[State], observations: Float[Array, "rows obs"]

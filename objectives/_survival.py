@@ -21,8 +21,9 @@ from crlx import (
     joint_network,
 )
 
-from ._actor_terms import DDPGBC, AbstractActorTerm, ActorBatch, act, modes
-from ._checks import check_discount
+from ._actor_terms import AbstractActorTerm, ActorBatch, over_mode
+from ._checks import check_between
+from ._climbing_terms import DDPGBC
 
 Logits = Float[Array, " spans"]
 
@@ -83,7 +84,7 @@ class Survival(AbstractObjective[SurvivalParams, None, SurvivalBatch]):
     discount: float = 0.99
 
     def __check_init__(self):
-        check_discount(self.discount)
+        check_between("discount", self.discount)
         steps = tuple(self.spans)
         if not steps or steps[0] != 1 or sorted(set(steps)) != list(steps):
             raise ValueError(f"`spans` ascend from 1, as in (1, 2, 4, 8); got {steps}.")
@@ -173,8 +174,7 @@ class Survival(AbstractObjective[SurvivalParams, None, SurvivalBatch]):
 
         advantage = None
         if self.actor.needs_advantage:
-            policy = act(frozen(params.actor), rows)
-            advantage = score(batch.action) - score(jnp.clip(modes(policy), -1, 1))
+            advantage = over_mode(score, params.actor, rows)
         return self.actor(
             params.actor_term,
             params.actor,

@@ -24,8 +24,8 @@ def init_td(
     """Networks for an objective whose policy is asked what it would do next."""
     if spec.actions is not ActionSpace.BOX:
         raise ValueError(
-            "TD3 and SAC look for better actions along a gradient, so actions must lie in a box; "
-            "for choices use GCIQL or Contrastive with AWR."
+            "TD3 and SAC ask their policy what it would do next, in a box of actions, but those of "
+            f"this task are of the kind {spec.actions.name}: use GCIQL or Contrastive with AWR."
         )
     ckey, akey, tkey = jr.split(key, 3)
     critic = joint_critics(architecture, spec, 2, key=ckey)

@@ -12,12 +12,14 @@ from crlx import (
     AbstractRows,
     Ensemble,
     Metrics,
+    Pace,
     Spec,
     frozen,
 )
 
-from ._actor_terms import AbstractActorTerm, Deterministic, act, modes
-from ._checks import check_discount, check_rate
+from ._actor_terms import AbstractActorTerm, modes, over_mode
+from ._checks import check_between, check_count, check_not_negative, check_share
+from ._climbing_terms import Deterministic
 from ._targets import follow, target
 from ._td import TDParams, init_td, regress
 from ._transitions import Relabelling, Transitions, relabelled
@@ -36,7 +38,7 @@ class TD3(AbstractPaced[TDParams, TD3State, Transitions]):
 
     $$L_Q = \tfrac12 \overline{(y - Q_e(s, a, g))^2}, \qquad
       y = r + \gamma m \min_e \bar Q_e(s', a', g), \qquad
-      a' = \mathrm{clip}(\bar\mu(s', g) + \epsilon).$$
+      a' = \mathrm{clip}(\mathrm{clip}(\bar\mu(s', g)) + \epsilon).$$
 
     The actor climbs $Q_1$; with `DDPGBC` this is TD3+BC, for offline data. The actor and all
     targets move at every `delay`-th update only, and the actor's state of the optimizer with it.
@@ -68,12 +70,11 @@ class TD3(AbstractPaced[TDParams, TD3State, Transitions]):
     smoothing_limit: float = 0.5
 
     def __check_init__(self):
-        check_discount(self.discount)
-        check_rate(self.target_rate)
-        if self.delay < 1:
-            raise ValueError(f"`delay` counts updates, 1 or more; got {self.delay}.")
-        if not (self.smoothing >= 0 and self.smoothing_limit >= 0):
-            raise ValueError("`smoothing` and `smoothing_limit` must not be negative.")
+        check_between("discount", self.discount)
+        check_share("target_rate", self.target_rate)
+        check_count("delay", self.delay)
+        check_not_negative("smoothing", self.smoothing)
+        check_not_negative("smoothing_limit", self.smoothing_limit)
 
     def init(
         self, architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray
@@ -85,7 +86,8 @@ class TD3(AbstractPaced[TDParams, TD3State, Transitions]):
     def relabel(
         self, rows: AbstractRows, index: Int[Array, " batch"], *, key: PRNGKeyArray
     ) -> Transitions:
-        return relabelled(self.relabelling, self.actor_goals, rows, index, key=key)
+        goals = self.actor_goals
+        return relabelled(self.relabelling, goals, rows, index, discount=self.discount, key=key)
 
     def loss(
         self, params: TDParams, state: TD3State, batch: Transitions, *, key: PRNGKeyArray
@@ -100,9 +102,7 @@ class TD3(AbstractPaced[TDParams, TD3State, Transitions]):
 
         advantage = None
         if self.actor.needs_advantage:
-            policy = act(frozen(params.actor), batch.for_actor())
-            mode = jnp.clip(modes(policy), -1, 1)
-            advantage = score(batch.action) - score(mode)
+            advantage = over_mode(score, params.actor, batch.for_actor())
         actor_loss, actor_metrics = self.actor(
             params.actor_term,
             params.actor,
@@ -126,7 +126,7 @@ class TD3(AbstractPaced[TDParams, TD3State, Transitions]):
         del state
         return params.actor
 
-    def pace(self, state: TD3State) -> dict[str, float | Float[Array, ""]]:
+    def pace(self, state: TD3State) -> Pace:
         due = self._due(state)
         return {"actor": due, "actor_term": due}
 
@@ -137,7 +137,7 @@ class TD3(AbstractPaced[TDParams, TD3State, Transitions]):
         self, slow: TD3State, batch: Transitions, *, key: PRNGKeyArray
     ) -> Float[Array, " batch"]:
         policy = jax.vmap(slow.actor)(batch.next_observation, batch.goal)
-        mode = modes(policy)
+        mode = jnp.clip(modes(policy), -1, 1)
         noise = self.smoothing * jr.normal(key, mode.shape)
         noise = jnp.clip(noise, -self.smoothing_limit, self.smoothing_limit)
         action = jnp.clip(mode + noise, -1, 1)

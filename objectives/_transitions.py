@@ -15,6 +15,7 @@ from crlx import (
 )
 
 from ._actor_terms import ActorBatch
+from ._checks import check_share
 from ._rewards import Reward, SameRow
 
 
@@ -43,7 +44,9 @@ class Relabelling(eqx.Module):
 
     **Arguments:**
 
-    - `goals`: where goals come from.
+    - `goals`: where goals come from; None for OGBench's: the row itself, a later row of its
+      trajectory, geometrically far by the objective's discount, or any row, with chances of 0.2,
+      0.5 and 0.3.
     - `fraction`: the chance of a goal from hindsight. Other rows keep the goal that the policy
       was told to reach, which the rows must hold as an `Outcome`.
     - `reward`: what reaching a goal is worth.
@@ -53,17 +56,12 @@ class Relabelling(eqx.Module):
         the default goals are those of OGBench (Park et al., arXiv 2410.20092).
     """
 
-    goals: AbstractHindsight = eqx.field(
-        default_factory=lambda: Mixture(
-            (Current(), ClippedGeometric(), Anywhere()), (0.2, 0.5, 0.3)
-        )
-    )
+    goals: AbstractHindsight | None = None
     fraction: float = 1.0
     reward: Reward = eqx.field(default_factory=Reward)
 
     def __check_init__(self):
-        if not 0 <= self.fraction <= 1:
-            raise ValueError(f"`fraction` is a probability; got {self.fraction}.")
+        check_share("fraction", self.fraction)
         if self.fraction < 1 and isinstance(self.reward.reached, SameRow):
             raise ValueError(
                 "A goal that was commanded is no row of the data, so `SameRow` would never count "
@@ -76,6 +74,7 @@ class Relabelling(eqx.Module):
         index: Int[Array, " batch"],
         actor_index: Int[Array, " batch"] | None,
         *,
+        discount: float,
         key: PRNGKeyArray,
     ) -> Transitions:
         """One minibatch.
@@ -84,10 +83,12 @@ class Relabelling(eqx.Module):
 
         - `rows`, `index`: the data, and the rows to learn from.
         - `actor_index`: the rows of the actor's goals; None for the value's own goals.
+        - `discount`: of the objective.
         """
         gkey, fkey = jr.split(key)
         steps, after = rows.take(index), rows.take(index + 1)
-        goal_index = self.goals(index, rows.last(index), key=gkey)
+        goals = _usual(discount) if self.goals is None else self.goals
+        goal_index = goals(index, rows.last(index), key=gkey)
         goal = rows.take(goal_index).achieved
         if self.fraction < 1:
             kept = jr.uniform(fkey, index.shape) >= self.fraction
@@ -108,6 +109,7 @@ def relabelled(
     rows: AbstractRows,
     index: Int[Array, " batch"],
     *,
+    discount: float,
     key: PRNGKeyArray,
 ) -> Transitions:
     """One minibatch, with the actor's goals from a strategy of their own, or None for the
@@ -116,7 +118,12 @@ def relabelled(
     actor_index = None
     if actor_goals is not None:
         actor_index = actor_goals(index, rows.last(index), key=akey)
-    return relabelling(rows, index, actor_index, key=vkey)
+    return relabelling(rows, index, actor_index, discount=discount, key=vkey)
+
+
+def _usual(discount: float) -> AbstractHindsight:
+    choices = Current(), ClippedGeometric(discount), Anywhere()
+    return Mixture(choices, (0.2, 0.5, 0.3))
 
 
 def _outcome(steps: Step) -> Outcome:

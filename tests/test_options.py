@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from architectures import IQE, Activation
+from architectures import IQE, MRN, Activation
 from crlx import decode, encode
 from experiments._options import parse
 from experiments._parts import ARCHITECTURES
@@ -23,7 +23,7 @@ from experiments._stop import Stopped
         (["--width", "0"], "must be positive"),
         (["--architecture", "mlp", "--depth", "0"], "1 or more"),
         (["--objective", "gcbc", "--actor", "awr"], "--actor means nothing"),
-        (["--architecture", "mlp", "--actor", "maxent"], "use --architecture residual"),
+        (["--architecture", "mlp", "--actor", "maxent"], "standard deviation .* is constant"),
         (["--architecture", "iqe", "--objective", "gcbc"], "how embeddings are compared"),
         (["--architecture", "shared-mrn"], "objective that passes the future action"),
         (["--objective", "cmd", "--actor", "awr"], "takes ddpgbc, maxent"),
@@ -31,7 +31,7 @@ from experiments._stop import Stopped
         (["--objective", "hiql", "--actor", "awr"], "leaves no choice of the actor"),
         (["--objective", "gciql", "--energy", "mrn"], "compares no embeddings"),
         (["--objective", "qrl", "--energy", "norm"], "needs a quasimetric"),
-        (["--objective", "sac", "--architecture", "mlp"], "use --architecture residual"),
+        (["--objective", "sac", "--architecture", "mlp"], "standard deviation .* is constant"),
         (["--objective", "cmd", "--contrast", "forward"], "leave --contrast out"),
         (["--contrast", "binary"], "scores of both signs"),
         (["--architecture", "mlp", "--energy", "mrn", "--contrast", "binary"], "both signs"),
@@ -101,3 +101,18 @@ def test_options_of_networks_are_flags():
 
 def test_stopping_tells_the_shell():
     assert Stopped(signal.SIGTERM, "").exit_code == 143
+
+
+def test_an_energy_that_is_named_has_the_settings_that_suit_the_objective():
+    qrl, cmd = ["--objective", "qrl"], ["--objective", "cmd"]
+    named = (["--energy", "iqe"], ["--architecture", "iqe"])
+    for flags in ([], *named):
+        assert parse([*qrl, *flags]).architecture.energy == IQE(mix=0.0)
+    for flags in ([], ["--energy", "mrn"], ["--architecture", "mrn"]):
+        assert parse([*cmd, *flags]).architecture.energy == MRN(groups=16)
+    assert parse([*qrl, "--energy", "mrn"]).architecture.energy == MRN()
+
+
+def test_awr_is_as_tempered_as_ogbench_has_it():
+    assert parse(["--objective", "gcivl"]).objective.actor.alpha == 10
+    assert parse(["--objective", "gciql", "--actor", "awr"]).objective.actor.alpha == 3

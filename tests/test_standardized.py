@@ -25,7 +25,7 @@ from crlx import (
     with_moments,
 )
 from crlx.testing import check_objective, check_term_gradients, random_rows
-from objectives import GCBC, Contrastive, Standardized
+from objectives import GCBC, TD3, Contrastive, Standardized
 
 pytestmark = pytest.mark.usefixtures("lightly_compiled")
 
@@ -285,3 +285,14 @@ def test_units_and_statistics_exclude_each_other(getkey):
 def test_impossible_columns_are_refused(columns, message, getkey):
     with pytest.raises(ValueError, match=message):
         Standardized(GCBC(), columns).init(MLP, SPEC, key=getkey())
+
+
+def test_paces_are_those_of_the_objective():
+    """Or else a delayed policy would move at every update."""
+    networks = MLPNetworks(depth=1, width=4, dim=4)
+    for inner, fields in ((TD3(), {"actor", "actor_term"}), (GCBC(), set())):
+        learner = Learner(Standardized(inner), optax.adam(1e-3))
+        progress = eqx.filter_jit(learner.init)(networks, Spec(3, 2, 3), key=jr.key(0))
+        assert learner.objective.pace(progress.state).keys() == fields
+        kept = getattr(progress.opt_state, "inner_states", {}).keys()
+        assert kept == (fields | {""} if fields else set())

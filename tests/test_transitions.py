@@ -124,7 +124,9 @@ def test_what_follows_counts_and_not_the_state_before():
         np.testing.assert_array_equal(found, reached)
         np.testing.assert_array_equal(mask, 1 - reached)
     later = Relabelling(Final(), reward=Reward(Within(0.5), cost=False))
-    batch = later(numbered_rows([5]), jnp.arange(4, dtype=jnp.int32), None, key=jr.key(0))
+    batch = later(
+        numbered_rows([5]), jnp.arange(4, dtype=jnp.int32), None, discount=0.9, key=jr.key(0)
+    )
     # The goal is row 3, which row 2 leads to and row 3 leaves.
     np.testing.assert_array_equal(batch.reward, [0, 0, 1, 0])
 
@@ -208,26 +210,15 @@ def test_qrl_and_gcsl_gather_by_index(rows, key):
     assert np.all(goal <= last)
 
 
-def test_bounds_of_returns():
-    """The discounted sums of the best and of the worst rewards that can follow one another."""
-    for cost in (True, False):
-        for absorbing in (True, False):
-            reward = Reward(cost=cost, absorbing=absorbing)
-            steps = 0.9 ** np.arange(1000)
-            never = -steps.sum() if cost else 0.0
-            always = 0.0 if cost else (1.0 if absorbing else steps.sum())
-            np.testing.assert_allclose(reward.bounds(0.9), (never, always), rtol=1e-6)
-
-
 def test_rows_without_commands_are_refused():
     rows, index = numbered_rows([5]), jnp.arange(2, dtype=jnp.int32)
     relabelling = Relabelling(fraction=0.5, reward=Reward(Within(1.0)))
     with pytest.raises(ValueError, match="do not hold the goals that were commanded"):
-        relabelling(rows, index, None, key=jr.key(0))
+        relabelling(rows, index, None, discount=0.9, key=jr.key(0))
     with pytest.raises(ValueError, match="no row of the data"):
         Relabelling(fraction=0.5)
     for fraction in (-0.1, 1.1, float("nan")):
-        with pytest.raises(ValueError, match="is a probability"):
+        with pytest.raises(ValueError, match="is a share"):
             Relabelling(fraction=fraction)
     for tolerance in (0.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="must be positive"):
