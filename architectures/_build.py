@@ -22,8 +22,8 @@ class ResidualNetworks(AbstractArchitecture):
     - `depth`: dense layers inside residual blocks, four to a block, of each critic tower.
     - `width`: size of the hidden layers.
     - `actor_depth`: the same of the actor; None for `depth`. The paper pairs 1024 with 512.
-    - `dim`: size of the embeddings.
-    - `energy`: compares embeddings.
+    - `dim`: size of the embeddings that critics compare.
+    - `energy`: compares them.
     - `style`: what the blocks are made of.
     - `shared`: one encoder for states and actions, present and future, in place of two.
     - `squashed`: a tanh-squashed actor with a state-dependent standard deviation (the paper's,
@@ -90,14 +90,14 @@ class ResidualNetworks(AbstractArchitecture):
 
 
 class MLPNetworks(AbstractArchitecture):
-    """OGBench's networks: plain perceptrons with GELU, LayerNorm in the critic alone.
+    """OGBench's networks: plain perceptrons with GELU, and LayerNorm but in the actor.
 
     **Arguments:**
 
     - `depth`: hidden layers of each network.
     - `width`: size of the hidden layers.
-    - `dim`: size of the embeddings.
-    - `energy`: compares embeddings.
+    - `dim`: size of the embeddings that critics compare.
+    - `energy`: compares them.
     - `shared`: one encoder for states and actions, present and future, in place of two.
     - `remat`: what the backward pass keeps; None for `NONE` below depth 64, else `BLOCK`.
     - `unroll`: layers per iteration of the scan; None for all where they are few, else one.

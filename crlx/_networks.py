@@ -186,7 +186,8 @@ class AbstractArchitecture(eqx.Module):
 
     @abc.abstractmethod
     def actor(self, spec: Spec, *, key: PRNGKeyArray) -> AbstractActor:
-        """A goal-conditioned policy."""
+        """A goal-conditioned policy over actions of the kind `spec.actions`: never squashed for
+        `REAL`, and an `AbstractChoice` for `CHOICE`."""
 
     @abc.abstractmethod
     def encoder(self, in_size: int, out_size: int, *, key: PRNGKeyArray) -> AbstractEncoder:

@@ -110,6 +110,7 @@ class Pool:
         self._reporter.say(f"{verb} {cell.name}")
         cell.path.mkdir(parents=True, exist_ok=True)
         log = cell.log.open("ab")
+        begins = log.tell()  # Before the run writes to it, too.
         # In a session of its own, so that Ctrl-C reaches a run once, through this process: runs
         # save at the first signal and leave at the second.
         process = subprocess.Popen(
@@ -120,7 +121,7 @@ class Pool:
             env=self._environment(),
             start_new_session=True,
         )
-        self._running.append(_Run(cell, process, log, log.tell(), time.monotonic()))
+        self._running.append(_Run(cell, process, log, begins, time.monotonic()))
 
     def _environment(self) -> dict[str, str]:
         found = os.environ.get("PYTHONPATH")

@@ -32,24 +32,30 @@ def write_report(cells: Sequence[Cell], out: pathlib.Path) -> str:
     with replacing(out / "comparison.md") as temporary:
         temporary.write_text("\n".join((table, "", *_notes(cells, rows, protocol))) + "\n")
     with replacing(out / "comparison.csv") as temporary:
-        _write_csv(rows, protocol, temporary)
+        _write_csv(cells, rows, protocol, temporary)
     write_json(out / "comparison.json", _everything(cells, rows, protocol))
     plot_comparison(rows, protocol, out / "comparison.png")
     return table
 
 
 def _protocol(cells: Sequence[Cell]) -> dict[str, Any]:
-    """What all runs have in common."""
+    """What all runs have in common, and the architectures and learning rates that they have."""
     config: Any = cells[0].config
-    sizes = (f"{n} {config['architecture'][n]}" for n in ("depth", "width"))
+    rates: Any = dict.fromkeys(cell.config["learning_rate"] for cell in cells)
     return {
         "steps": config["steps"],
         "batch_size": config["batch_size"],
-        "learning_rate": config["learning_rate"],
-        "architecture": f"{config['architecture_name']} ({', '.join(sizes)})",
+        "learning_rate": " and ".join(f"{rate:g}" for rate in rates),
+        "architecture": " and ".join(dict.fromkeys(_architecture(cell.config) for cell in cells)),
         "episodes": config["episodes"],
+        "inputs": "scaled to order one" if config["normalize"] else "raw, as OGBench's",
         "seeds": list(dict.fromkeys(cell.seed for cell in cells)),
     }
+
+
+def _architecture(config: Mapping[str, Any]) -> str:
+    sizes = (f"{n} {config['architecture'][n]}" for n in ("depth", "width"))
+    return f"{config['architecture_name']} ({', '.join(sizes)})"
 
 
 def _markdown(rows: Sequence[Row]) -> str:
@@ -99,7 +105,8 @@ def _notes(
     seeds = protocol["seeds"]
     yield (
         f"- Here: {protocol['steps']:,} gradient steps, batches of {protocol['batch_size']:,}, "
-        f"architecture {protocol['architecture']}, learning rate {protocol['learning_rate']:g}, "
+        f"architecture {protocol['architecture']}, learning rate {protocol['learning_rate']}, "
+        f"inputs {protocol['inputs']}, "
         f"{protocol['episodes']} episodes of each task, {len(seeds)} "
         f"{'seed' if len(seeds) == 1 else 'seeds'} ({', '.join(map(str, seeds))})."
     )
@@ -152,13 +159,17 @@ def _inconsistent(rows: Sequence[Row]) -> list[str]:
     return [name for name, found in digests.items() if len(found) > 1]
 
 
-def _write_csv(rows: Sequence[Row], protocol: Mapping[str, Any], path: pathlib.Path) -> None:
+def _write_csv(
+    cells: Sequence[Cell], rows: Sequence[Row], protocol: Mapping[str, Any], path: pathlib.Path
+) -> None:
+    built = {cell.objective: _architecture(cell.config) for cell in cells}
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, _COLUMNS, extrasaction="ignore")
         writer.writeheader()
         for row in rows:
             scores = " ".join(f"{seed}:{score:.6g}" for seed, score in row.scores.items())
-            writer.writerow({**protocol, **_summary(row), "scores": scores})
+            own = {"architecture": built[row.objective], "scores": scores}
+            writer.writerow({**protocol, **_summary(row), **own})
 
 
 def _summary(row: Row) -> dict[str, Any]:

@@ -16,7 +16,8 @@ import jax
 import jax.random as jr
 import tyro
 
-from crlx import OfflineRows, Spec, replacing
+from crlx import OfflineRows, Spec, encode, replacing
+from crlx.envs.ogbench import LOCAL
 from experiments._data import Places, as_rows, load_data
 from experiments._options import parse
 from experiments._reporter import Reporter
@@ -64,6 +65,10 @@ class Settings:
         unknown = sorted(set(self.objectives) - set(_AGENTS))
         if unknown:
             raise ValueError(f"OGBench has no agents {unknown}; there are {', '.join(_AGENTS)}.")
+        if self.reference is not None and self.dataset not in LOCAL:
+            raise ValueError(
+                f"--reference needs a dataset that is collected here, such as {next(iter(LOCAL))}."
+            )
         if self.reference is not None and not (self.reference / "agents").is_dir():
             raise ValueError(f"{self.reference} has no folder agents: name OGBench's impls.")
 
@@ -79,9 +84,7 @@ def main(settings: Settings) -> None:
         table = [_measure(name, settings, rows, reporter) for name in settings.objectives]
     print(markdown(table))
     if settings.out is not None:
-        sizes = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
-        kept = {k: v for k, v in sizes.items() if isinstance(v, int | str)}
-        report = {"settings": kept, "rows": table, **provenance()}
+        report = {"settings": encode(settings), "rows": table, **provenance()}
         with replacing(settings.out) as temporary:
             temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
@@ -161,9 +164,12 @@ def _theirs(name: str, settings: Settings) -> Iterator[Timer | None]:
 def _ask(process: "subprocess.Popen[str]", question: str) -> str:
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write(question)
-    process.stdin.flush()
-    answer = process.stdout.readline()
+    try:
+        process.stdin.write(question)
+        process.stdin.flush()
+        answer = process.stdout.readline()
+    except BrokenPipeError:
+        answer = ""
     if not answer:
         raise ValueError("OGBench's agent did not run; its own message is above.")
     return answer

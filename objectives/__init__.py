@@ -49,7 +49,7 @@ from ._standardized import StandardizedState as StandardizedState
 from ._survival import Survival as Survival
 from ._survival import SurvivalBatch as SurvivalBatch
 from ._survival import SurvivalParams as SurvivalParams
-from ._targets import follow as follow
+from ._targets import polyak as polyak
 from ._targets import target as target
 from ._td import TDParams as TDParams
 from ._td3 import TD3 as TD3

@@ -23,7 +23,7 @@ from crlx import (
 from ._actor_terms import AbstractActorTerm
 from ._checks import check_between, check_share
 from ._climbing_terms import DDPGBC
-from ._targets import follow, target
+from ._targets import polyak, target
 from ._transitions import Relabelling, Transitions, relabelled
 from ._values import expectile_loss, smallest, state_values
 
@@ -99,7 +99,7 @@ class GCIQL(AbstractObjective[GCIQLParams, Ensemble, Transitions]):
         return value_loss + critic_loss + actor_loss, metrics
 
     def advance(self, params: GCIQLParams, state: Ensemble) -> Ensemble:
-        return follow(state, params.critic, self.target_rate)
+        return polyak(state, params.critic, self.target_rate)
 
     def policy(self, params: GCIQLParams, state: Ensemble) -> AbstractActor:
         del state

@@ -21,7 +21,7 @@ from crlx import (
 
 from ._actor_terms import AWR, AbstractActorTerm, refuse_score
 from ._checks import check_between, check_share
-from ._targets import follow, target
+from ._targets import polyak, target
 from ._transitions import Relabelling, Transitions, relabelled
 from ._values import implicit_value, state_values
 
@@ -112,7 +112,7 @@ class GCIVL(AbstractObjective[GCIVLParams, Ensemble, Transitions]):
         return value_loss + actor_loss, metrics
 
     def advance(self, params: GCIVLParams, state: Ensemble) -> Ensemble:
-        return follow(state, params.value, self.target_rate)
+        return polyak(state, params.value, self.target_rate)
 
     def policy(self, params: GCIVLParams, state: Ensemble) -> AbstractActor:
         del state

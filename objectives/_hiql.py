@@ -28,7 +28,7 @@ from crlx import (
 
 from ._actor_terms import AWR, ActorBatch
 from ._checks import check_between, check_count, check_share
-from ._targets import follow, target
+from ._targets import polyak, target
 from ._transitions import Relabelling, Transitions
 from ._values import Values, implicit_value, state_values
 
@@ -45,7 +45,7 @@ class GoalRepresentation(eqx.Module):
     def __call__(
         self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]
     ) -> Float[Array, " dim"]:
-        return lengthened(self.network(observation, observation[:0], goal))
+        return normalized_length(self.network(observation, observation[:0], goal))
 
 
 class HierarchicalActor(AbstractActor):
@@ -57,7 +57,7 @@ class HierarchicalActor(AbstractActor):
     def __call__(
         self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]
     ) -> AbstractDistribution:
-        return self.low(observation, lengthened(self.high(observation, goal).mode()))
+        return self.low(observation, normalized_length(self.high(observation, goal).mode()))
 
 
 class HIQLParams(eqx.Module):
@@ -167,7 +167,7 @@ class HIQL(AbstractObjective[HIQLParams, Ensemble, HIQLBatch]):
         }
 
     def advance(self, params: HIQLParams, state: Ensemble) -> Ensemble:
-        return follow(state, params.value, self.target_rate)
+        return polyak(state, params.value, self.target_rate)
 
     def policy(self, params: HIQLParams, state: Ensemble) -> AbstractActor:
         del state
@@ -207,7 +207,7 @@ class HIQL(AbstractObjective[HIQLParams, Ensemble, HIQLBatch]):
         return self.high_actor(None, params.high, rows, score=None, advantage=gain, key=key)
 
 
-def lengthened(x: Float[Array, " dim"]) -> Float[Array, " dim"]:
+def normalized_length(x: Float[Array, " dim"]) -> Float[Array, " dim"]:
     """The vector, scaled to the length `sqrt(dim)`; zero stays zero."""
     size = jnp.sqrt(jnp.maximum(jnp.sum(x**2), 1e-12))
     return math.sqrt(x.shape[0]) * x / size

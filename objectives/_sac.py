@@ -19,7 +19,7 @@ from crlx import (
 from ._actor_terms import sample
 from ._checks import check_between, check_share
 from ._climbing_terms import MaxEntropy
-from ._targets import follow, target
+from ._targets import polyak, target
 from ._td import TDParams, init_td, regress
 from ._transitions import Relabelling, Transitions, relabelled
 from ._values import smallest
@@ -91,7 +91,7 @@ class SAC(AbstractObjective[TDParams, Ensemble, Transitions]):
         return critic_loss + actor_loss, metrics
 
     def advance(self, params: TDParams, state: Ensemble) -> Ensemble:
-        return follow(state, params.critic, self.target_rate)
+        return polyak(state, params.critic, self.target_rate)
 
     def policy(self, params: TDParams, state: Ensemble) -> AbstractActor:
         del state

@@ -14,7 +14,7 @@ def target(network: Network) -> Network:
     return jax.tree.map(lambda x: jnp.array(x) if eqx.is_array(x) else x, network)
 
 
-def follow(
+def polyak(
     target: Network, network: Network, rate: float, *, due: Float[Array, ""] | None = None
 ) -> Network:
     r"""Polyak averaging: $\bar\theta \leftarrow \bar\theta + \tau (\theta - \bar\theta)$.

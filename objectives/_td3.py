@@ -20,7 +20,7 @@ from crlx import (
 from ._actor_terms import AbstractActorTerm, modes, over_mode
 from ._checks import check_between, check_count, check_not_negative, check_share
 from ._climbing_terms import Deterministic
-from ._targets import follow, target
+from ._targets import polyak, target
 from ._td import TDParams, init_td, regress
 from ._transitions import Relabelling, Transitions, relabelled
 
@@ -40,8 +40,8 @@ class TD3(AbstractPaced[TDParams, TD3State, Transitions]):
       y = r + \gamma m \min_e \bar Q_e(s', a', g), \qquad
       a' = \mathrm{clip}(\mathrm{clip}(\bar\mu(s', g)) + \epsilon).$$
 
-    The actor climbs $Q_1$; with `DDPGBC` this is TD3+BC, for offline data. The actor and all
-    targets move at every `delay`-th update only, and the actor's state of the optimizer with it.
+    The actor climbs $Q_1$; with `DDPGBC` this is TD3+BC, for offline data. The actor, its state of
+    the optimizer and all targets move at every `policy_delay`-th update only.
 
     **Arguments:**
 
@@ -50,9 +50,9 @@ class TD3(AbstractPaced[TDParams, TD3State, Transitions]):
     - `actor_goals`: where the actor's goals come from; None for the critic's own.
     - `discount`: of later rewards, $\gamma$.
     - `target_rate`: how far targets go when they move.
-    - `delay`: updates of the critic for each of the actor.
-    - `smoothing`: standard deviation of the noise on the targets' actions, $\epsilon$.
-    - `smoothing_limit`: greatest size of that noise.
+    - `policy_delay`: updates of the critic for each of the actor.
+    - `target_noise`: standard deviation of the noise on the targets' actions, $\epsilon$.
+    - `noise_clip`: greatest size of that noise.
 
     ??? cite
         Fujimoto et al., Addressing Function Approximation Error in Actor-Critic Methods (ICML
@@ -65,16 +65,16 @@ class TD3(AbstractPaced[TDParams, TD3State, Transitions]):
     actor_goals: AbstractHindsight | None = None
     discount: float = 0.99
     target_rate: float = 0.005
-    delay: int = 2
-    smoothing: float = 0.2
-    smoothing_limit: float = 0.5
+    policy_delay: int = 2
+    target_noise: float = 0.2
+    noise_clip: float = 0.5
 
     def __check_init__(self):
         check_between("discount", self.discount)
         check_share("target_rate", self.target_rate)
-        check_count("delay", self.delay)
-        check_not_negative("smoothing", self.smoothing)
-        check_not_negative("smoothing_limit", self.smoothing_limit)
+        check_count("policy_delay", self.policy_delay)
+        check_not_negative("target_noise", self.target_noise)
+        check_not_negative("noise_clip", self.noise_clip)
 
     def init(
         self, architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray
@@ -117,8 +117,8 @@ class TD3(AbstractPaced[TDParams, TD3State, Transitions]):
     def advance(self, params: TDParams, state: TD3State) -> TD3State:
         due = self._due(state)
         return TD3State(
-            follow(state.critic, params.critic, self.target_rate, due=due),
-            follow(state.actor, params.actor, self.target_rate, due=due),
+            polyak(state.critic, params.critic, self.target_rate, due=due),
+            polyak(state.actor, params.actor, self.target_rate, due=due),
             state.updates + 1,
         )
 
@@ -131,15 +131,15 @@ class TD3(AbstractPaced[TDParams, TD3State, Transitions]):
         return {"actor": due, "actor_term": due}
 
     def _due(self, state: TD3State) -> Float[Array, ""]:
-        return (state.updates % self.delay == 0).astype(jnp.float32)
+        return (state.updates % self.policy_delay == 0).astype(jnp.float32)
 
     def _wanted(
         self, slow: TD3State, batch: Transitions, *, key: PRNGKeyArray
     ) -> Float[Array, " batch"]:
         policy = jax.vmap(slow.actor)(batch.next_observation, batch.goal)
         mode = jnp.clip(modes(policy), -1, 1)
-        noise = self.smoothing * jr.normal(key, mode.shape)
-        noise = jnp.clip(noise, -self.smoothing_limit, self.smoothing_limit)
+        noise = self.target_noise * jr.normal(key, mode.shape)
+        noise = jnp.clip(noise, -self.noise_clip, self.noise_clip)
         action = jnp.clip(mode + noise, -1, 1)
         after = jax.vmap(slow.critic)(batch.next_observation, action, batch.goal)
         return batch.reward + self.discount * batch.mask * jnp.min(after, axis=1)

@@ -33,12 +33,12 @@ pytestmark = pytest.mark.usefixtures("lightly_compiled")
 TERMS = "value/loss", "low/loss", "high/loss"
 
 
-def np_lengthened(x):
+def np_normalized_length(x):
     return math.sqrt(x.shape[-1]) * x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
 def np_meaning(representation, s, g):
-    return np_lengthened(np_joint(representation.network, s, s[:, :0], g))
+    return np_normalized_length(np_joint(representation.network, s, s[:, :0], g))
 
 
 def np_states(value, representation, s, g):
@@ -138,7 +138,7 @@ def test_the_policy_heads_for_its_own_subgoal():
     assert isinstance(policy, HierarchicalActor)
     for s, g in zip(*numbers(3, 3, 2), strict=True):
         aim = params.high.mean(jnp.concatenate([s, g]))
-        expected = params.low.mean(jnp.concatenate([s, np_lengthened(aim)]))
+        expected = params.low.mean(jnp.concatenate([s, np_normalized_length(aim)]))
         np.testing.assert_allclose(policy(s, g).mode(), expected, rtol=1e-4, atol=1e-5)
 
 

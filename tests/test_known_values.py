@@ -259,7 +259,7 @@ def numbers():
 @pytest.mark.parametrize(
     "make, bonus",
     [
-        (functools.partial(TD3, delay=1, smoothing_limit=0.4), 0.0),
+        (functools.partial(TD3, policy_delay=1, noise_clip=0.4), 0.0),
         (functools.partial(SAC, MaxEntropy(ENTROPY)), ENTROPY),
     ],
     ids=("td3", "sac"),
@@ -281,7 +281,7 @@ def test_td3_finds_the_optimum(numbers, getkey):
     """The best action is at either end of the box; the policy goes there, and its critic learns
     the optimal values of all actions."""
     relabelling = Relabelling(Anywhere(), reward=Reward(Within(0.5)))
-    sharp = {"smoothing": 0.0, "delay": 1, "target_rate": 0.05}
+    sharp = {"target_noise": 0.0, "policy_delay": 1, "target_rate": 0.05}
     objective = TD3(Deterministic(), relabelling, discount=DISCOUNT, **sharp)
     tables, rows = Tables(STATES, slope=True), numbers.rows(STATES)
     params = train(objective, tables, NUMBER, rows, updates=4000, key=getkey())

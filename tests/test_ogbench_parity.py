@@ -43,7 +43,7 @@ from objectives import (
     HIQLBatch,
     QRLBatch,
     Transitions,
-    follow,
+    polyak,
 )
 
 pytestmark = pytest.mark.usefixtures("lightly_compiled")
@@ -295,5 +295,5 @@ def test_targets_are_theirs_but_for_their_lag(case):
     _, theirs = fill(case, 2, start.params, start.state)
     field = case.target.removeprefix("target_")
     for params, targets in ((start.params, theirs), (end.params, end.state)):
-        ours = follow(start.state, getattr(params, field), case.objective.target_rate)
+        ours = polyak(start.state, getattr(params, field), case.objective.target_rate)
         check(leaves(ours), leaves(targets), lambda *_: 1e-6)

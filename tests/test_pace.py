@@ -141,7 +141,7 @@ def trajectory(learner, progress, minibatches):
 
 @pytest.fixture(scope="module")
 def td3():
-    objective = TD3(delay=DELAY, target_rate=RATE)
+    objective = TD3(policy_delay=DELAY, target_rate=RATE)
     learner = Learner(objective, optax.adam(optax.linear_schedule(0.1, 0.01, 20)))
     minibatches = batches(objective, ROWS)
     return (

@@ -96,7 +96,7 @@ def _made_up(folder, spec, flags):
     """The folder of a run that has not trained for long: its configuration alone."""
     options = parse([*flags, "--out", str(folder)])
     folder.mkdir()
-    config = offline_ogbench._fields(options) | {"spec": spec}
+    config = options.config | {"spec": spec}
     (folder / "config.json").write_text(json.dumps(config))
     return options
 

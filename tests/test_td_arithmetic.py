@@ -82,7 +82,7 @@ def test_td3_equals_double_precision(term):
         q = np.mean(score(into_box(mean, fixed, score)))
         return found | {"actor/loss": -q, "actor/q": q, "actor/saturated": np_saturated(mean)}
 
-    objective = TD3(term, discount=0.7, smoothing=0.0)
+    objective = TD3(term, discount=0.7, target_noise=0.0)
     blind = isinstance(term, Deterministic)  # To the standard deviation.
     check(objective, SPEC, transitions(), TERMS, reference, untrained=int(blind))
 
@@ -172,7 +172,7 @@ def test_nothing_is_expected_beyond_the_end(objective):
 
 def test_smoothing_is_clipped_normal_noise():
     """The law of wanted values, where the target's score is a function of the action alone."""
-    objective = TD3(smoothing=0.3, smoothing_limit=0.4, discount=0.5)
+    objective = TD3(target_noise=0.3, noise_clip=0.4, discount=0.5)
     params, state = start(objective)
     line = state.critic.members.network.network
     weight = jnp.zeros_like(line.weight).at[:, 0, -2].set(1.0)

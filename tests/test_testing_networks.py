@@ -1,5 +1,6 @@
 """The checks of networks accept what is right, and refuse each fault with its own message."""
 
+import dataclasses
 import itertools
 
 import equinox as eqx
@@ -8,13 +9,14 @@ import jax.random as jr
 import pytest
 from jaxtyping import Array, Float
 
-from architectures import MLPNetworks, Norm, TanhGaussian
+from architectures import MLPNetworks, Norm, ResidualNetworks, TanhGaussian
 from crlx import (
     AbstractActor,
     AbstractArchitecture,
     AbstractCritic,
     AbstractDistribution,
     AbstractEnergy,
+    ActionSpace,
     Spec,
 )
 from crlx.testing import (
@@ -176,7 +178,7 @@ class Policy(AbstractActor):
     "fault, message",
     [
         ("shape", r"mode has shape \(1,\)"),
-        ("one sample", "Two keys give one sample"),
+        ("one sample", "All keys give one sample"),
         ("no correction", "`log_prob` of samples"),
         ("unused", "log_std: use it"),
     ],
@@ -197,6 +199,10 @@ class Networks(AbstractArchitecture):
         return MLP.critic(spec, key=jr.key(0) if self.fault == "key" else key)
 
     def actor(self, spec, *, key):
+        if self.fault == "squashed":
+            boxed = dataclasses.replace(spec, actions=ActionSpace.BOX)
+            spec = boxed if spec.actions is ActionSpace.REAL else spec
+            return ResidualNetworks(4, 8, squashed=True).actor(spec, key=key)
         return MLP.actor(spec, key=key)
 
     def encoder(self, in_size, out_size, *, key):
@@ -204,7 +210,12 @@ class Networks(AbstractArchitecture):
 
 
 @pytest.mark.parametrize(
-    "fault, message", [("units", "critic does not rescale"), ("key", "Pass `key` on")]
+    "fault, message",
+    [
+        ("units", "critic does not rescale"),
+        ("key", "Pass `key` on"),
+        ("squashed", "leave such policies unsquashed"),
+    ],
 )
 def test_faulty_architectures_are_refused(fault, message, getkey):
     with refuses(message):

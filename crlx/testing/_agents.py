@@ -86,11 +86,11 @@ def check_actor(actor: AbstractActor, spec: Spec, *, key: PRNGKeyArray) -> None:
         f"A sample has shape {actions.shape[1:]} and its log-density {log_probs.shape[1:]}.",
     )
     require_finite((mode, actions, log_probs), "Mode, samples and log-densities: ")
-    require(np.any(actions != actions[0]), "All keys give one sample: draw from `key`.")
+    require(np.any(actions != actions[:1]), "All keys give one sample: draw from `key`.")
     if isinstance(policy, AbstractChoice):
         again = eqx.filter_jit(eqx.filter_vmap(policy.log_prob))(actions)
         require_close(again, log_probs, "`log_prob` of samples: ", rtol=1e-3, atol=1e-3)
-        _check_choice(policy, actions, key=skey)
+        _check_choice(actor, states[0], goals[0], actions)
         return
     inside = jnp.all(jnp.abs(actions) <= 0.99, axis=1)
     require(inside.any(), "No sample lies within 0.99: check an actor with fewer actions.")
@@ -100,8 +100,12 @@ def check_actor(actor: AbstractActor, spec: Spec, *, key: PRNGKeyArray) -> None:
 
 
 def _check_choice(
-    policy: AbstractChoice, actions: Float[Array, "samples act"], *, key: PRNGKeyArray
+    actor: AbstractActor,
+    state: Float[Array, " obs"],
+    goal: Float[Array, " goal"],
+    actions: Float[Array, "samples act"],
 ) -> None:
+    policy = actor(state, goal)
     choices = jnp.eye(actions.shape[1])
     one_hot = jnp.all(jnp.sort(actions, axis=1) == jnp.sort(choices, axis=1)[:1])
     require(one_hot, "Samples are not one-hot vectors.")
@@ -109,6 +113,11 @@ def _check_choice(
     require_close(jnp.sum(jnp.exp(log_probs)), jnp.ones(()), "Sum of all probabilities: ")
     likeliest = choices[jnp.argmax(log_probs)]
     require(jnp.all(policy.mode() == likeliest), "The mode is not the likeliest action.")
+
+    def total(trained: tuple[AbstractActor, Array, Array]) -> Float[Array, ""]:
+        return trained[0](*trained[1:]).log_prob(actions[0])
+
+    check_reached(total, (actor, state, goal), "actor")
 
 
 def _check_densities(
@@ -154,9 +163,17 @@ def check_architecture(
     state, action, goal = (x[0] for x in _examples(blind, 1, key=bkey))
     score = architecture.critic(blind, key=ckey)(state, action, goal)
     require(score.shape == (), f"A critic without actions returns {score.shape}, not a scalar.")
-    for actions in (ActionSpace.BOX, ActionSpace.CHOICE):
+    for actions in ActionSpace:
         chosen = dataclasses.replace(plain, actions=actions)
         check_actor(architecture.actor(chosen, key=akey), chosen, key=bkey)
+    reals = dataclasses.replace(plain, actions=ActionSpace.REAL)
+    policy = architecture.actor(reals, key=akey)(*_one_state_and_goal(reals, key=bkey))
+    near, far = (policy.log_prob(jnp.full(plain.action_size, size)) for size in (3.0, 4.0))
+    require(
+        np.isfinite(near) and near > far,
+        "With ActionSpace.REAL an action of 3 is as likely as one of 4: leave such policies "
+        "unsquashed.",
+    )
     encoder = architecture.encoder(3, 5, key=ckey)
     check_encoder(encoder, 3, key=bkey)
     require(encoder(jnp.ones(3)).shape == (5,), "An encoder from 3 to 5 numbers returns others.")
@@ -176,6 +193,13 @@ def check_architecture(
     expected = eqx.filter(architecture.critic(plain, key=ckey), eqx.is_array)
     require_close(arrays, expected, "A critic built under `vmap` and singly: ")
     _check_units(architecture, plain, key=bkey)
+
+
+def _one_state_and_goal(
+    spec: Spec, *, key: PRNGKeyArray
+) -> tuple[Float[Array, " obs"], Float[Array, " goal"]]:
+    states, _, goals = _examples(spec, 1, key=key)
+    return states[0], goals[0]
 
 
 def _check_units(architecture: AbstractArchitecture, plain: Spec, *, key: PRNGKeyArray) -> None:
