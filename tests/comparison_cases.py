@@ -33,6 +33,7 @@ def make_cell(out, seed=0, objective="gcbc", dataset=NAVIGATE):
         "dataset": dataset,
         "seed": seed,
         **{"steps": 50_000, "batch_size": 256, "learning_rate": 3e-4, "episodes": 50},
+        "normalize": False,
         "architecture_name": "mlp",
         "architecture": {"type": "architectures.MLPNetworks", "depth": 3, "width": 8},
     }
