@@ -6,7 +6,7 @@ from typing import Any
 
 import architectures as nets
 import objectives as obj
-from crlx import AbstractObjective, ClippedGeometric, Uniform
+from crlx import AbstractHindsight, AbstractObjective, ClippedGeometric, Uniform
 
 from . import _settings as settings
 
@@ -21,16 +21,14 @@ class Parts:
     ensemble: int
 
     @property
-    def common(self) -> dict[str, Any]:
-        """Settings that all objectives with values learnt from rewards share."""
-        return {
-            "discount": settings.discount(self.dataset),
-        }
+    def discount(self) -> float:
+        """Of goals and values."""
+        return settings.discount(self.dataset)
 
     @property
-    def actor_goals(self) -> dict[str, Any]:
+    def actor_goals(self) -> AbstractHindsight:
         """Where the actor's goals come from."""
-        return {"actor_goals": settings.actor_goals(self.dataset)}
+        return settings.actor_goals(self.dataset)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +57,9 @@ def _infonce(parts: Parts) -> obj.Contrastive:
     return obj.Contrastive(
         contrast=parts.contrast,
         actor=parts.actor,
-        goals=ClippedGeometric(settings.discount(parts.dataset)),
+        goals=ClippedGeometric(parts.discount),
         ensemble=parts.ensemble,
-        **parts.actor_goals,
+        actor_goals=parts.actor_goals,
     )
 
 
@@ -79,14 +77,14 @@ def _hiql(parts: Parts) -> obj.HIQL:
     return obj.HIQL(
         term,
         term,
-        high_goals=settings.actor_goals(parts.dataset),
+        high_goals=parts.actor_goals,
         subgoal_steps=settings.subgoal_steps(parts.dataset),
-        **parts.common,
+        discount=parts.discount,
     )
 
 
 def _survival(parts: Parts) -> obj.Survival:
-    return obj.Survival(parts.actor, discount=settings.discount(parts.dataset), **parts.actor_goals)
+    return obj.Survival(parts.actor, discount=parts.discount, actor_goals=parts.actor_goals)
 
 
 OBJECTIVES: Mapping[str, Entry] = {
@@ -102,30 +100,35 @@ OBJECTIVES: Mapping[str, Entry] = {
     "bc": Entry(lambda parts: obj.BC()),
     "gcsl": Entry(lambda parts: obj.GCSL()),
     "gcivl": Entry(
-        lambda parts: obj.GCIVL(parts.actor, **parts.common, **parts.actor_goals),
+        lambda parts: obj.GCIVL(
+            parts.actor, actor_goals=parts.actor_goals, discount=parts.discount
+        ),
         ("awr",),
         tuned="gcivl",
     ),
     "gciql": Entry(
-        lambda parts: obj.GCIQL(parts.actor, **parts.common, **parts.actor_goals),
+        lambda parts: obj.GCIQL(
+            parts.actor, actor_goals=parts.actor_goals, discount=parts.discount
+        ),
         ("ddpgbc", "awr", "maxent"),
         tuned="gciql",
     ),
     "hiql": Entry(_hiql),
     "qrl": Entry(
-        lambda parts: obj.QRL(parts.actor, **parts.actor_goals),
+        lambda parts: obj.QRL(parts.actor, actor_goals=parts.actor_goals),
         ("ddpgbc", "awr", "maxent"),
         tuned="qrl",
         towers=True,
         changes={"shared": True, "energy": nets.IQE(mix=0.0)},
     ),
     "td": Entry(
-        lambda parts: obj.TD3(parts.actor, **parts.common, **parts.actor_goals),
+        lambda parts: obj.TD3(parts.actor, actor_goals=parts.actor_goals, discount=parts.discount),
         ("ddpgbc", "deterministic", "awr"),
         tuned="gciql",
     ),
     "sac": Entry(
-        lambda parts: obj.SAC(**parts.common, **parts.actor_goals), changes={"squashed": True}
+        lambda parts: obj.SAC(actor_goals=parts.actor_goals, discount=parts.discount),
+        changes={"squashed": True},
     ),
     "survival": Entry(_survival, ("ddpgbc", "awr", "maxent")),
 }

@@ -116,6 +116,21 @@ class AWR(AbstractActorTerm):
         }
 
 
+def improve(
+    term: AbstractActorTerm,
+    trainables: PyTree,
+    actor: AbstractActor,
+    batch: ActorBatch,
+    *,
+    score: Score | None = None,
+    advantage: Float[Array, " batch"] | None = None,
+    key: PRNGKeyArray,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """An objective's loss of its actor, and metrics, `actor/loss` among them."""
+    loss, metrics = term(trainables, actor, batch, score=score, advantage=advantage, key=key)
+    return loss, {"actor/loss": loss, **metrics}
+
+
 def act(actor: AbstractActor, batch: ActorBatch) -> AbstractDistribution:
     """The policy's distributions, with a leading batch axis."""
     return jax.vmap(actor)(batch.observation, batch.goal)

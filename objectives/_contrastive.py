@@ -24,7 +24,7 @@ from crlx import (
     frozen,
 )
 
-from ._actor_terms import AbstractActorTerm, ActorBatch
+from ._actor_terms import AbstractActorTerm, ActorBatch, improve
 from ._checks import check_not_negative
 from ._climbing_terms import DDPGBC
 from ._contrasts import AbstractContrast, AbstractSignedContrast, Forward, diagnostics
@@ -151,7 +151,7 @@ class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
         critic_loss, critic_metrics = self._contrast(params.critic, batch, batch.action)
         actor_loss, actor_metrics = self._actor(params, batch, key=key)
         metrics = {f"critic/{k}": v for k, v in critic_metrics.items()}
-        metrics |= {"actor/loss": actor_loss, **actor_metrics}
+        metrics |= actor_metrics
         if params.value is None:
             return critic_loss + actor_loss, metrics
         nothing = batch.action[:, :0]
@@ -204,7 +204,8 @@ class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
         if value is not None:
             baseline = jax.vmap(value)(states, batch.action[:, :0], goals)
             advantage = score(batch.action) - baseline[:, 0]
-        return self.actor(
+        return improve(
+            self.actor,
             params.actor_term,
             params.actor,
             ActorBatch(states, batch.action, goals),

@@ -20,7 +20,7 @@ from crlx import (
     joint_critics,
 )
 
-from ._actor_terms import AbstractActorTerm
+from ._actor_terms import AbstractActorTerm, improve
 from ._checks import check_between, check_share
 from ._climbing_terms import DDPGBC
 from ._targets import polyak, target
@@ -95,7 +95,7 @@ class GCIQL(AbstractObjective[GCIQLParams, Ensemble, Transitions]):
         value_loss, value_metrics = self._value(params.value, frozen(state), batch)
         critic_loss, critic_metrics = self._critic(params.critic, frozen(params.value), batch)
         actor_loss, actor_metrics = self._actor(params, batch, key=key)
-        metrics = {**value_metrics, **critic_metrics, "actor/loss": actor_loss, **actor_metrics}
+        metrics = {**value_metrics, **critic_metrics, **actor_metrics}
         return value_loss + critic_loss + actor_loss, metrics
 
     def advance(self, params: GCIQLParams, state: Ensemble) -> Ensemble:
@@ -143,7 +143,8 @@ class GCIQL(AbstractObjective[GCIQLParams, Ensemble, Transitions]):
         advantage = None
         if self.actor.needs_advantage:
             advantage = score(batch.action) - state_values(value, states, goals)[:, 0]
-        return self.actor(
+        return improve(
+            self.actor,
             params.actor_term,
             params.actor,
             batch.for_actor(),

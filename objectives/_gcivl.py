@@ -19,7 +19,7 @@ from crlx import (
     joint_critics,
 )
 
-from ._actor_terms import AWR, AbstractActorTerm, refuse_score
+from ._actor_terms import AWR, AbstractActorTerm, improve, refuse_score
 from ._checks import check_between, check_share
 from ._targets import polyak, target
 from ._transitions import Relabelling, Transitions, relabelled
@@ -100,15 +100,15 @@ class GCIVL(AbstractObjective[GCIVLParams, Ensemble, Transitions]):
         value, goals = frozen(params.value), batch.actor_goal
         rise = state_values(value, batch.next_observation, goals)
         advantage = jnp.mean(rise - state_values(value, batch.observation, goals), axis=1)
-        actor_loss, actor_metrics = self.actor(
+        actor_loss, actor_metrics = improve(
+            self.actor,
             params.actor_term,
             params.actor,
             batch.for_actor(),
-            score=None,
             advantage=advantage,
             key=key,
         )
-        metrics |= {"actor/loss": actor_loss, **actor_metrics}
+        metrics |= actor_metrics
         return value_loss + actor_loss, metrics
 
     def advance(self, params: GCIVLParams, state: Ensemble) -> Ensemble:

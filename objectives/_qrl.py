@@ -22,7 +22,7 @@ from crlx import (
     frozen,
 )
 
-from ._actor_terms import AbstractActorTerm, ActorBatch
+from ._actor_terms import AbstractActorTerm, ActorBatch, improve
 from ._checks import check_positive
 from ._climbing_terms import DDPGBC
 
@@ -138,7 +138,7 @@ class QRL(AbstractPaced[QRLParams, None, QRLBatch]):
         multiplier_loss = multiplier * (self.epsilon - jax.lax.stop_gradient(violation))
         actor_loss, actor_metrics = self._actor(params, batch, key=key)
         metrics |= {"multiplier/loss": multiplier_loss, "multiplier/value": multiplier}
-        metrics |= {"actor/loss": actor_loss, **actor_metrics}
+        metrics |= actor_metrics
         return distance_loss + multiplier_loss + actor_loss, metrics
 
     def advance(self, params: QRLParams, state: None) -> None:
@@ -190,7 +190,8 @@ class QRL(AbstractPaced[QRLParams, None, QRLBatch]):
         if self.actor.needs_advantage:
             there = _embed(critic, batch.next_observation)
             advantage = _distances(critic, here, goal) - _distances(critic, there, goal)
-        return self.actor(
+        return improve(
+            self.actor,
             params.actor_term,
             params.actor,
             ActorBatch(batch.observation, batch.action, batch.actor_goal),

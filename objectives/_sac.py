@@ -16,7 +16,7 @@ from crlx import (
     frozen,
 )
 
-from ._actor_terms import sample
+from ._actor_terms import improve, sample
 from ._checks import check_between, check_share
 from ._climbing_terms import MaxEntropy
 from ._targets import polyak, target
@@ -79,15 +79,15 @@ class SAC(AbstractObjective[TDParams, Ensemble, Transitions]):
         def score(action: Float[Array, "batch act"]) -> Float[Array, " batch"]:
             return smallest(jax.vmap(critic)(batch.observation, action, batch.actor_goal))
 
-        actor_loss, actor_metrics = self.actor(
+        actor_loss, actor_metrics = improve(
+            self.actor,
             params.actor_term,
             params.actor,
             batch.for_actor(),
             score=score,
-            advantage=None,
             key=akey,
         )
-        metrics |= {"actor/loss": actor_loss, **actor_metrics}
+        metrics |= actor_metrics
         return critic_loss + actor_loss, metrics
 
     def advance(self, params: TDParams, state: Ensemble) -> Ensemble:

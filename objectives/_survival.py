@@ -21,7 +21,7 @@ from crlx import (
     joint_network,
 )
 
-from ._actor_terms import AbstractActorTerm, ActorBatch, over_mode
+from ._actor_terms import AbstractActorTerm, ActorBatch, improve, over_mode
 from ._checks import check_between
 from ._climbing_terms import DDPGBC
 
@@ -119,7 +119,7 @@ class Survival(AbstractObjective[SurvivalParams, None, SurvivalBatch]):
         del state
         critic_loss, metrics = self._classify(params.hazards, batch)
         actor_loss, actor_metrics = self._actor(params, batch, key=key)
-        metrics |= {"actor/loss": actor_loss, **actor_metrics}
+        metrics |= actor_metrics
         return critic_loss + actor_loss, metrics
 
     def advance(self, params: SurvivalParams, state: None) -> None:
@@ -175,7 +175,8 @@ class Survival(AbstractObjective[SurvivalParams, None, SurvivalBatch]):
         advantage = None
         if self.actor.needs_advantage:
             advantage = over_mode(score, params.actor, rows)
-        return self.actor(
+        return improve(
+            self.actor,
             params.actor_term,
             params.actor,
             rows,

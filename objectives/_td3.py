@@ -17,7 +17,7 @@ from crlx import (
     frozen,
 )
 
-from ._actor_terms import AbstractActorTerm, modes, over_mode
+from ._actor_terms import AbstractActorTerm, improve, modes, over_mode
 from ._checks import check_between, check_count, check_not_negative, check_share
 from ._climbing_terms import Deterministic
 from ._targets import polyak, target
@@ -103,7 +103,8 @@ class TD3(AbstractPaced[TDParams, TD3State, Transitions]):
         advantage = None
         if self.actor.needs_advantage:
             advantage = over_mode(score, params.actor, batch.for_actor())
-        actor_loss, actor_metrics = self.actor(
+        actor_loss, actor_metrics = improve(
+            self.actor,
             params.actor_term,
             params.actor,
             batch.for_actor(),
@@ -111,7 +112,7 @@ class TD3(AbstractPaced[TDParams, TD3State, Transitions]):
             advantage=advantage,
             key=akey,
         )
-        metrics |= {"actor/loss": actor_loss, **actor_metrics}
+        metrics |= actor_metrics
         return critic_loss + actor_loss, metrics
 
     def advance(self, params: TDParams, state: TD3State) -> TD3State:
@@ -128,9 +129,12 @@ class TD3(AbstractPaced[TDParams, TD3State, Transitions]):
 
     def pace(self, state: TD3State) -> Pace:
         due = self._due(state)
-        return {"actor": due, "actor_term": due}
+        return {} if due is None else {"actor": due, "actor_term": due}
 
-    def _due(self, state: TD3State) -> Float[Array, ""]:
+    def _due(self, state: TD3State) -> Float[Array, ""] | None:
+        """1 where the actor and the targets move and 0 where they wait; None if they never wait."""
+        if self.policy_delay == 1:
+            return None
         return (state.updates % self.policy_delay == 0).astype(jnp.float32)
 
     def _wanted(
