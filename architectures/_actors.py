@@ -18,7 +18,7 @@ from crlx import (
     Spec,
 )
 
-from ._layers import Layer
+from ._layers import Layer, apply
 
 
 class Gaussian(AbstractDistribution):
@@ -110,7 +110,7 @@ class GaussianActor(AbstractConstantEntropy):
             raise ValueError(f"The standard deviation must be positive; got {self.std}.")
 
     def __call__(self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]) -> Gaussian:
-        mean = self.mean(self.trunk(self.inputs(observation, goal)))
+        mean = apply(self.mean, self.trunk(self.inputs(observation, goal)))
         return Gaussian(mean, jnp.full_like(mean, math.log(self.std)))
 
 
@@ -143,8 +143,9 @@ class TanhGaussianActor(AbstractActor):
         self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]
     ) -> TanhGaussian:
         features = self.trunk(self.inputs(observation, goal))
-        share = 0.5 * (jnp.tanh(self.raw_log_std(features)) + 1)
-        return TanhGaussian(self.mean(features), self.low + (self.high - self.low) * share)
+        share = 0.5 * (jnp.tanh(apply(self.raw_log_std, features)) + 1)
+        mean = apply(self.mean, features)
+        return TanhGaussian(mean, self.low + (self.high - self.low) * share)
 
 
 class OneHotCategorical(AbstractChoice):
@@ -179,7 +180,7 @@ class CategoricalActor(AbstractActor):
     def __call__(
         self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]
     ) -> OneHotCategorical:
-        return OneHotCategorical(self.logits(self.trunk(self.inputs(observation, goal))))
+        return OneHotCategorical(apply(self.logits, self.trunk(self.inputs(observation, goal))))
 
 
 def actor_of(spec: Spec, trunk: AbstractEncoder, head: Layer) -> GaussianActor | CategoricalActor:

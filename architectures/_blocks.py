@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from crlx import AbstractEncoder
 
 from ._choices import Activation
-from ._layers import dense, fan_in_uniform, layer_norm
+from ._layers import apply, dense, fan_in_uniform, layer_norm
 from ._stack import AbstractBlock
 
 
@@ -57,7 +57,7 @@ class NormalizedDense(AbstractEncoder):
         self.activation = activation
 
     def __call__(self, x: Float[Array, " size"]) -> Float[Array, " width"]:
-        h = self.linear(x)
+        h = apply(self.linear, x)
         return self.activation(h if self.norm is None else self.norm(h))
 
 

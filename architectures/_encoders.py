@@ -2,7 +2,7 @@ from jaxtyping import Array, Float
 
 from crlx import AbstractEncoder
 
-from ._layers import Layer
+from ._layers import Layer, apply
 from ._taps import AbstractTapped, BlockStatistics
 
 
@@ -39,8 +39,8 @@ class Encoder(AbstractTapped):
     output: Layer
 
     def __call__(self, x: Float[Array, " size"]) -> Float[Array, " dim"]:
-        return self.output(self.trunk(x))
+        return apply(self.output, self.trunk(x))
 
     def tap(self, x: Float[Array, " size"]) -> tuple[Float[Array, " dim"], BlockStatistics]:
         x, statistics = self.trunk.tap(x)
-        return self.output(x), statistics
+        return apply(self.output, x), statistics

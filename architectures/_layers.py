@@ -46,6 +46,18 @@ def dense(
     )
 
 
+def apply(layer: Layer, x: Float[Array, " size"]) -> Float[Array, " dim"]:
+    """`layer(x)`, with the products of linear layers written as `x @ W.T`.
+
+    Batched by `vmap`, the gradient of Equinox's own `W @ x` has transposed products, which take
+    a quarter more time on CPUs.
+    """
+    if not isinstance(layer, eqx.nn.Linear):
+        return layer(x)
+    y = x @ layer.weight.T
+    return y if layer.bias is None else y + layer.bias
+
+
 def check_layer(in_size: int, out_size: int) -> None:
     """Raises `ValueError` unless both sizes are positive."""
     if min(in_size, out_size) < 1:

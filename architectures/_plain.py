@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ._choices import Activation
 from ._encoders import Trunk
 from ._fold import Remat
-from ._layers import dense, fan_average_uniform, layer_norm
+from ._layers import apply, dense, fan_average_uniform, layer_norm
 from ._stack import AbstractBlock, stacked
 
 
@@ -32,7 +32,7 @@ class Plain(AbstractBlock):
         self.norm = layer_norm(width) if normalize else None
 
     def __call__(self, x: Float[Array, " size"]) -> Float[Array, " width"]:
-        h = Activation.GELU(self.linear(x))
+        h = Activation.GELU(apply(self.linear, x))
         return h if self.norm is None else self.norm(h)
 
 

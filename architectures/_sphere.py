@@ -41,7 +41,7 @@ class HyperDense(AbstractProjected, AbstractEncoder):
         self.weight = unit(orthogonal()(key, (out_size, in_size), jnp.float32))
 
     def __call__(self, x: Float[Array, " size"]) -> Float[Array, " dim"]:
-        return self.weight @ x
+        return x @ self.weight.T  # As `apply` in `_layers.py`, and why.
 
     def project(self) -> "HyperDense":
         return eqx.tree_at(lambda m: m.weight, self, unit(self.weight))
