@@ -1,0 +1,27 @@
+from types import ModuleType
+
+import jax.numpy as jnp
+from brax import base
+from brax.generalized import pipeline as generalized
+from brax.mjx import pipeline as mjx
+from brax.spring import pipeline as spring
+from jaxtyping import Array, Float
+
+from ._spec import Backend
+
+_PIPELINES: dict[Backend, ModuleType] = {"spring": spring, "mjx": mjx, "generalized": generalized}
+
+
+def place(
+    sys: base.System, backend: Backend, q: Float[Array, " q"], qd: Float[Array, " qd"]
+) -> base.State:
+    """The state of Brax's physics at given positions and velocities, with idle actuators."""
+    idle = jnp.zeros(sys.act_size(), jnp.float32)
+    return _PIPELINES[backend].init(sys, q, qd, idle, idle)
+
+
+def advance(
+    sys: base.System, backend: Backend, state: base.State, ctrl: Float[Array, " ctrl"]
+) -> base.State:
+    """One step of Brax's physics."""
+    return _PIPELINES[backend].step(sys, state, ctrl)
