@@ -1,6 +1,7 @@
 from ._agents import check_actor as check_actor
 from ._agents import check_architecture as check_architecture
 from ._agents import check_critic as check_critic
+from ._environment import check_environment as check_environment
 from ._hindsight import check_hindsight as check_hindsight
 from ._networks import check_block as check_block
 from ._networks import check_encoder as check_encoder

@@ -8,6 +8,7 @@ from ._ant import torso_readings
 from ._arenas import Places
 from ._body import AbstractBody
 from ._models import add_target, packaged
+from ._physics import loose_types
 from ._spec import Backend, Radii, Timing
 from ._task import Moment, Scalars, Start, Traits
 
@@ -73,12 +74,13 @@ class Humanoid(AbstractBody):
         masses = sys.link.inertia.mass
         total = jnp.sum(masses)
         centres, velocities = _links(sys, state)
-        offsets = centres - jnp.sum(masses[:, None] * centres, axis=0) / total
+        offsets = centres - jnp.sum(masses[:, None] * centres, axis=0, keepdims=True) / total
         # The spring physics takes the inertia of each link for one.
-        inertias = jnp.eye(3) + masses[:, None, None] * jax.vmap(_steiner)(offsets)
+        inertias = jnp.eye(3)[None] + masses[:, None, None] * jax.vmap(_steiner)(offsets)
         bodies = jnp.concatenate([inertias.reshape(-1, 9), masses[:, None]], axis=1)
         moving = jnp.concatenate([masses[:, None] * velocities / total, state.xd.ang], axis=1)
-        torques = actuator.to_tau(sys, ctrl, state.q, state.qd)
+        with loose_types():
+            torques = actuator.to_tau(sys, ctrl, state.q, state.qd)
         return jnp.concatenate([state.q, state.qd, bodies.ravel(), moving.ravel(), torques])
 
     def healthy(self, state: base.State) -> Bool[Array, ""]:
@@ -103,7 +105,8 @@ def _links(
     sys: base.System, state: base.State
 ) -> tuple[Float[Array, "links xyz"], Float[Array, "links xyz"]]:
     """Centres of mass and their velocities."""
-    centre = state.x.vmap().do(sys.link.inertia.transform).pos
+    with loose_types():
+        centre = state.x.vmap().do(sys.link.inertia.transform).pos
     return centre, state.xd.vel + jnp.cross(state.xd.ang, centre - state.x.pos)
 
 

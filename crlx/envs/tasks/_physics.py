@@ -1,5 +1,8 @@
+import contextlib
+from collections.abc import Iterator
 from types import ModuleType
 
+import jax
 import jax.numpy as jnp
 from brax import base
 from brax.generalized import pipeline as generalized
@@ -12,16 +15,25 @@ from ._spec import Backend
 _PIPELINES: dict[Backend, ModuleType] = {"spring": spring, "mjx": mjx, "generalized": generalized}
 
 
+@contextlib.contextmanager
+def loose_types() -> Iterator[None]:
+    """Lets Brax and MJX mix dtypes and ranks, as they do, where JAX is told to refuse it."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
 def place(
     sys: base.System, backend: Backend, q: Float[Array, " q"], qd: Float[Array, " qd"]
 ) -> base.State:
     """The state of Brax's physics at given positions and velocities, with idle actuators."""
     idle = jnp.zeros(sys.act_size(), jnp.float32)
-    return _PIPELINES[backend].init(sys, q, qd, idle, idle)
+    with loose_types():
+        return _PIPELINES[backend].init(sys, q, qd, idle, idle)
 
 
 def advance(
     sys: base.System, backend: Backend, state: base.State, ctrl: Float[Array, " ctrl"]
 ) -> base.State:
     """One step of Brax's physics."""
-    return _PIPELINES[backend].step(sys, state, ctrl)
+    with loose_types():
+        return _PIPELINES[backend].step(sys, state, ctrl)

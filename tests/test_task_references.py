@@ -1,0 +1,42 @@
+import functools
+
+import jax
+import pytest
+
+from crlx.envs.tasks import Timing, make
+import references
+
+# Our names of the reference's tasks, where they differ.
+_NAMES = {"humanoid_0.0015": "humanoid", "simple_u_maze": "point_u_maze"}
+_TIMINGS = {"humanoid_0.0015": Timing(0.0015, 10)}
+_TASKS = (
+    "ant",
+    "ant_u_maze",
+    "ant_big_maze",
+    "humanoid",
+    "humanoid_0.0015",
+    "humanoid_hardest_maze",
+    "simple_u_maze",
+)
+
+
+@functools.cache
+def _compiled(name):
+    env = make(_NAMES.get(name, name), timing=_TIMINGS.get(name))
+    return env.spec, jax.jit(env.place), jax.jit(env.step)
+
+
+@pytest.mark.parametrize("name", _TASKS)
+def test_specification(name):
+    record, (spec, *_) = references.task(name), _compiled(name)
+    for key in ("backend", "action_size", "state_size", "goal_size"):
+        assert getattr(spec, key) == record[key]
+    assert list(range(*spec.goal_indices)) == record["goal_indices"]
+    assert spec.timing == Timing(record["physics_dt"], record["frames"])
+    assert spec.control_dt == pytest.approx(record["control_dt"])
+
+
+@pytest.mark.parametrize("name, case", references.cases(*_TASKS))
+def test_trajectory(name, case):
+    spec, place, step = _compiled(name)
+    references.compare(place, step, spec, references.task(name)["cases"][case])
