@@ -1,15 +1,22 @@
 import difflib
+import functools
 import re
 from collections.abc import Callable
 
 from ._ant import Ant
+from ._ant_ball import BALL_LAYOUTS, AntBall
+from ._ant_push import AntPush
 from ._arenas import Cells, Corridor, Ring
+from ._arm_tasks import ARMS
 from ._body import AbstractBody
+from ._cheetah import Cheetah
 from ._env import GoalEnv
 from ._humanoid import Humanoid
 from ._layouts import LAYOUTS
 from ._locomotion import Locomotion
 from ._point import Point
+from ._pusher import HARD_GOALS, Pusher
+from ._reacher import Reacher
 from ._spec import Backend, Reward, Timing
 from ._task import AbstractTask
 
@@ -18,10 +25,18 @@ _BODIES: dict[str, Callable[[], AbstractBody]] = {
     "humanoid": Humanoid,
     "point": Point,
 }
-_OPEN: dict[str, Callable[[], AbstractTask]] = {
+_SINGLE: dict[str, Callable[[], AbstractTask]] = {
     "ant": lambda: Locomotion(Ant(), Ring(10.0, 10.0)),
     "ant_random_start": lambda: Locomotion(Ant(), Ring(10.0, 10.0, random_start=True)),
     "humanoid": lambda: Locomotion(Humanoid(), Ring(1.0, 5.0)),
+    "ant_ball": AntBall,
+    **{f"ant_ball_{name}": functools.partial(AntBall, text) for name, text in BALL_LAYOUTS.items()},
+    "ant_push": AntPush,
+    **ARMS,
+    "reacher": Reacher,
+    "pusher_easy": Pusher,
+    "pusher_hard": lambda: Pusher(HARD_GOALS),
+    "cheetah": Cheetah,
 }
 _CORRIDORS = ("u_maze", "u2_maze", "u3_maze", "u4_maze", "u5_maze")
 _STITCHING = re.compile(rf"(\w+?)_({'|'.join(_CORRIDORS)})_gen_((?:\d+f)+)")
@@ -54,7 +69,7 @@ def make(
 def task_names() -> list[str]:
     """All names that `make` knows, but for stitching at distances of choice."""
     mazes = [f"{body}_{layout}" for body in _BODIES for layout in LAYOUTS]
-    return [*_OPEN, *mazes, *(f"ant_{layout}_gen_1f2f3f" for layout in _CORRIDORS)]
+    return [*_SINGLE, *mazes, *(f"ant_{layout}_gen_1f2f3f" for layout in _CORRIDORS)]
 
 
 def far_goals(name: str) -> str | None:
@@ -64,8 +79,8 @@ def far_goals(name: str) -> str | None:
 
 
 def _task(name: str) -> AbstractTask:
-    if name in _OPEN:
-        return _OPEN[name]()
+    if name in _SINGLE:
+        return _SINGLE[name]()
     body, _, layout = name.partition("_")
     if body in _BODIES and layout in LAYOUTS:
         if body != "ant" and layout == "big_maze_eval":

@@ -115,4 +115,5 @@ class AbstractTask(eqx.Module):
 
     @abc.abstractmethod
     def readings(self, moment: Moment) -> Scalars:
-        """Further metrics of a step."""
+        """Further metrics of a step. Those named `success`, `success_easy` and `success_hard` take
+        the place of the ones by radii, for goals that are more than a distance."""
