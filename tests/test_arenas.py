@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from crlx.envs.tasks import LAYOUTS, Cells, Corridor, Maze, Ring
+from crlx.envs.tasks import LAYOUTS, Cells, Corridor, Layout, Ring
 
 _DRAWS = 20_000
 
@@ -41,7 +41,7 @@ def test_random_starts_are_as_far_from_the_goal():
 @pytest.mark.parametrize("scale", [2.0, 4.0])
 def test_cells(layout, scale):
     start, goal = _draw(Cells(LAYOUTS[layout]), scale)
-    maze = Maze.named(layout)
+    maze = Layout.named(layout)
     assert np.unique(start, axis=0).tolist() == maze.centres("R", scale).tolist()
     places, counts = np.unique(goal, axis=0, return_counts=True)
     assert places.tolist() == maze.centres("G", scale).tolist()
@@ -58,7 +58,7 @@ def test_start_and_goal_are_independent():
 def test_stretches_of_a_corridor():
     drawing, steps = LAYOUTS["u_maze_single_eval"], (1, 2, 3)
     start, goal = _draw(Corridor(drawing, steps))
-    way = Maze(drawing).corridor()
+    way = Layout(drawing).corridor()
     pairs = {(way[m], way[m + k]): 1 / 3 / (len(way) - k) for k in steps for m in range(7 - k)}
     assert len(pairs) == 15  # Six, five and four.
     cells = np.concatenate([start, goal], axis=1) / 4

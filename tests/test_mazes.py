@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crlx.envs.tasks import LAYOUTS, Maze
+from crlx.envs.tasks import LAYOUTS, Layout
 
 # Goals and walls as counted in the paper's drawings.
 _COUNTS = {"u_maze": (6, 18), "u4_maze": (10, 24), "u5_maze": (16, 39), "big_maze": (25, 38)}
@@ -15,26 +15,26 @@ _CORRIDORS = {"u": 7, "u2": 9, "u3": 11, "u4": 11, "u5": 17}
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_are_sound(layout):
-    maze = Maze.named(layout)
+    maze = Layout.named(layout)
     assert maze.walls.sum() == len(maze.cells("#"))
 
 
 @pytest.mark.parametrize("layout, counts", _COUNTS.items())
 def test_counts(layout, counts):
-    maze = Maze.named(layout)
+    maze = Layout.named(layout)
     assert (len(maze.cells("G")), len(maze.cells("#"))) == counts
 
 
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if f"{name}_eval" in LAYOUTS])
 def test_far_goals_lie_in_the_same_walls(layout):
-    near, far = Maze.named(layout), Maze.named(f"{layout}_eval")
+    near, far = Layout.named(layout), Layout.named(f"{layout}_eval")
     assert np.array_equal(near.walls, far.walls)
     assert near.cells("R") == far.cells("R")
     assert set(far.cells("G")) < set(near.cells("G"))
 
 
 def test_rows_are_x():
-    maze = Maze("####\n#R.#\n##G#\n####")
+    maze = Layout("####\n#R.#\n##G#\n####")
     assert maze.centres("R", 4.0).tolist() == [[4.0, 4.0]]
     assert maze.centres("G", 4.0).tolist() == [[8.0, 8.0]]
     assert maze.walls[2].tolist() == [True, True, False, True]
@@ -42,7 +42,7 @@ def test_rows_are_x():
 
 @pytest.mark.parametrize("layout, cells", _CORRIDORS.items())
 def test_corridor(layout, cells):
-    maze = Maze.named(f"{layout}_maze_single_eval")
+    maze = Layout.named(f"{layout}_maze_single_eval")
     way = maze.corridor()
     assert len(way) == cells == len(set(way))
     assert [way[0]] == maze.cells("R")
@@ -65,17 +65,17 @@ def test_corridor(layout, cells):
 )
 def test_malformed(drawing, message):
     with pytest.raises(ValueError, match=message):
-        Maze(drawing)
+        Layout(drawing)
 
 
 def test_unknown_layout():
     with pytest.raises(ValueError, match="no maze 'v_maze'; there are u_maze"):
-        Maze.named("v_maze")
+        Layout.named("v_maze")
 
 
 def test_branches_are_no_corridor():
     with pytest.raises(ValueError, match="2 ways on from row 1, column 1"):
-        Maze("#####\n#R..#\n#..G#\n#####").corridor()
+        Layout("#####\n#R..#\n#..G#\n#####").corridor()
 
 
 @given(st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=4, max_size=4))
@@ -86,10 +86,10 @@ def test_mazes_are_refused_exactly_where_goals_are_out_of_reach(walls):
     letters[1, 1], letters[-2, -2] = "R", "G"
     drawing = "\n".join("".join(row) for row in letters)
     if _reachable(inner):
-        Maze(drawing)
+        Layout(drawing)
     else:
         with pytest.raises(ValueError, match="no way"):
-            Maze(drawing)
+            Layout(drawing)
 
 
 def _reachable(walls):
@@ -102,5 +102,5 @@ def _reachable(walls):
 
 def test_letters_are_counted_once():
     counts = collections.Counter(LAYOUTS["big_maze"].replace("\n", ""))
-    maze = Maze.named("big_maze")
+    maze = Layout.named("big_maze")
     assert all(len(maze.cells(letter)) == counts[letter] for letter in "#RG.")

@@ -2,9 +2,9 @@ import functools
 
 import jax
 import pytest
+import references
 
 from crlx.envs.tasks import Timing, make
-import references
 
 # Our names of the reference's tasks, where they differ.
 _NAMES = {"humanoid_0.0015": "humanoid", "simple_u_maze": "point_u_maze"}

@@ -117,4 +117,6 @@ def _check_containment(step, start: _State, action: Float[Array, "batch act"]) -
         broken.done[0] == 1,
         "An action of NaN must end its environment: set `done` where the physics is not finite.",
     )
-    require_close(broken.obs[1:], clean.obs[1:], "obs of the others after an action of NaN", atol=0.0)
+    require_close(
+        broken.obs[1:], clean.obs[1:], "obs of the others after an action of NaN", atol=0.0
+    )

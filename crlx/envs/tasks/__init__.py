@@ -1,31 +1,44 @@
 """The paper's tasks and their family, on Brax and MJX. Needs the extra `envs`."""
 
-from ._fusion import steady_fusion as _steady_fusion
-
-_steady_fusion()
-
-from ._ant import Ant as Ant  # noqa: E402
-from ._arenas import AbstractArena as AbstractArena  # noqa: E402
-from ._arenas import Cells as Cells  # noqa: E402
-from ._arenas import Corridor as Corridor  # noqa: E402
-from ._arenas import Places as Places  # noqa: E402
-from ._arenas import Ring as Ring  # noqa: E402
-from ._body import AbstractBody as AbstractBody  # noqa: E402
-from ._env import GoalEnv as GoalEnv  # noqa: E402
-from ._humanoid import Humanoid as Humanoid  # noqa: E402
-from ._layouts import LAYOUTS as LAYOUTS  # noqa: E402
-from ._locomotion import Locomotion as Locomotion  # noqa: E402
-from ._make import far_goals as far_goals  # noqa: E402
-from ._make import make as make  # noqa: E402
-from ._make import task_names as task_names  # noqa: E402
-from ._maze import Maze as Maze  # noqa: E402
-from ._point import Point as Point  # noqa: E402
-from ._spec import Backend as Backend  # noqa: E402
-from ._spec import Radii as Radii  # noqa: E402
-from ._spec import Reward as Reward  # noqa: E402
-from ._spec import TaskSpec as TaskSpec  # noqa: E402
-from ._spec import Timing as Timing  # noqa: E402
-from ._task import AbstractTask as AbstractTask  # noqa: E402
-from ._task import Moment as Moment  # noqa: E402
-from ._task import Start as Start  # noqa: E402
-from ._task import Traits as Traits  # noqa: E402
+from ._ant import Ant as Ant
+from ._ant_ball import BALL_LAYOUTS as BALL_LAYOUTS
+from ._ant_ball import AntBall as AntBall
+from ._ant_push import AntPush as AntPush
+from ._arenas import AbstractArena as AbstractArena
+from ._arenas import Cells as Cells
+from ._arenas import Corridor as Corridor
+from ._arenas import Places as Places
+from ._arenas import Ring as Ring
+from ._arm import AbstractJob as AbstractJob
+from ._arm import Arm as Arm
+from ._arm_tasks import Bins as Bins
+from ._arm_tasks import Block as Block
+from ._arm_tasks import Grasp as Grasp
+from ._arm_tasks import Move as Move
+from ._arm_tasks import Reach as Reach
+from ._body import AbstractBody as AbstractBody
+from ._cheetah import Cheetah as Cheetah
+from ._env import GoalEnv as GoalEnv
+from ._fusion import steady_fusion as steady_fusion
+from ._humanoid import Humanoid as Humanoid
+from ._layout import Layout as Layout
+from ._layouts import LAYOUTS as LAYOUTS
+from ._locomotion import Locomotion as Locomotion
+from ._make import far_goals as far_goals
+from ._make import make as make
+from ._make import task_names as task_names
+from ._physics import loose_types as loose_types
+from ._point import Point as Point
+from ._pusher import EASY_GOALS as EASY_GOALS
+from ._pusher import HARD_GOALS as HARD_GOALS
+from ._pusher import Pusher as Pusher
+from ._reacher import Reacher as Reacher
+from ._spec import Backend as Backend
+from ._spec import Radii as Radii
+from ._spec import Reward as Reward
+from ._spec import TaskSpec as TaskSpec
+from ._spec import Timing as Timing
+from ._task import AbstractTask as AbstractTask
+from ._task import Moment as Moment
+from ._task import Start as Start
+from ._task import Traits as Traits

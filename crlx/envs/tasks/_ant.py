@@ -51,9 +51,6 @@ class Ant(AbstractBody):
                 model.geom(name).conaffinity = 1
         return model
 
-    def solids(self) -> tuple[str, ...]:
-        return _SOLIDS
-
     def strengthen(self, sys: base.System, backend: Backend) -> base.System:
         del backend
         return sys

@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ._ant import Ant
 from ._arenas import Cells, Ring
-from ._maze import Maze
+from ._layout import Layout
 from ._models import add_target, add_walls, load, packaged
 from ._physics import advance
 from ._spec import Backend, Radii, Timing
@@ -61,7 +61,7 @@ class AntBall(AbstractTask):
     ant: Ant = eqx.field(default_factory=Ant)
 
     def __check_init__(self):
-        if self.drawing is not None and not Maze(self.drawing).cells("B"):
+        if self.drawing is not None and not Layout(self.drawing).cells("B"):
             raise ValueError("The maze has no ball: mark a cell with 'B'.")
 
     def traits(self) -> Traits:
@@ -81,7 +81,7 @@ class AntBall(AbstractTask):
         (rest,) = (own for own in model.numerics if own.name == "init_qpos")
         rest.size, rest.data = 19, [*rest.data, 0.0, 0.0, 0.0, 0.0]
         if self.drawing is not None:
-            add_walls(model, Maze(self.drawing), self.ant.scale)
+            add_walls(model, Layout(self.drawing), self.ant.scale)
         return load(model)
 
     def start(self, sys: base.System, *, key: PRNGKeyArray) -> Start:
@@ -91,7 +91,7 @@ class AntBall(AbstractTask):
             ball = 0.2 * places.goal + Ring(1.0, 1.0).draw(self.ant.scale, key=bkey).goal
         else:
             places = Cells(self.drawing).draw(self.ant.scale, key=pkey)
-            balls = jnp.asarray(Maze(self.drawing).centres("B", self.ant.scale))
+            balls = jnp.asarray(Layout(self.drawing).centres("B", self.ant.scale))
             ball = balls[jr.randint(bkey, (), 0, len(balls))]
         start = self.ant.start(sys, places, exact=self.drawing is not None, key=akey)
         q, qd = start.q.at[_BALL].set(ball), start.qd.at[_BALL.start - 1 :].set(0.0)

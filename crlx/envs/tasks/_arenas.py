@@ -6,7 +6,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ._maze import Maze
+from ._layout import Layout
 
 
 class Places(eqx.Module):
@@ -20,7 +20,7 @@ class AbstractArena(eqx.Module):
     """The ground of a task: its walls, and the law of starts and goals."""
 
     @abc.abstractmethod
-    def maze(self) -> Maze | None:
+    def maze(self) -> Layout | None:
         """The walls, if there are any."""
 
     @abc.abstractmethod
@@ -44,7 +44,7 @@ class Ring(AbstractArena):
     farthest: float
     random_start: bool = False
 
-    def maze(self) -> Maze | None:
+    def maze(self) -> Layout | None:
         return None
 
     def draw(self, scale: float, *, key: PRNGKeyArray) -> Places:
@@ -66,14 +66,14 @@ class Cells(AbstractArena):
     drawing: str = eqx.field(static=True)
 
     def __check_init__(self):
-        Maze(self.drawing)
+        Layout(self.drawing)
 
-    def maze(self) -> Maze | None:
-        return Maze(self.drawing)
+    def maze(self) -> Layout | None:
+        return Layout(self.drawing)
 
     def draw(self, scale: float, *, key: PRNGKeyArray) -> Places:
         skey, gkey = jr.split(key)
-        maze = Maze(self.drawing)
+        maze = Layout(self.drawing)
         return Places(*(_any(maze.centres(a, scale), k) for a, k in (("R", skey), ("G", gkey))))
 
     @property
@@ -96,18 +96,18 @@ class Corridor(AbstractArena):
     steps: tuple[int, ...] = eqx.field(static=True)
 
     def __check_init__(self):
-        cells = len(Maze(self.drawing).corridor())
+        cells = len(Layout(self.drawing).corridor())
         if not self.steps or not all(1 <= step < cells for step in self.steps):
             raise ValueError(
                 f"Goals are 1 to {cells - 1} cells ahead in this maze, not {self.steps}."
             )
 
-    def maze(self) -> Maze | None:
-        return Maze(self.drawing)
+    def maze(self) -> Layout | None:
+        return Layout(self.drawing)
 
     def draw(self, scale: float, *, key: PRNGKeyArray) -> Places:
         nkey, skey = jr.split(key)
-        way = jnp.asarray(np.array(Maze(self.drawing).corridor(), np.float32) * np.float32(scale))
+        way = jnp.asarray(np.array(Layout(self.drawing).corridor(), np.float32) * np.float32(scale))
         ahead = jr.choice(nkey, jnp.asarray(self.steps))
         first = jr.randint(skey, (), 0, len(way) - ahead)
         return Places(way[first], way[first + ahead])

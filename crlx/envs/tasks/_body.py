@@ -27,10 +27,6 @@ class AbstractBody(eqx.Module):
         """The body on open ground; where it is `walled`, ready to collide with walls."""
 
     @abc.abstractmethod
-    def solids(self) -> tuple[str, ...]:
-        """Names of the geoms that collide with walls."""
-
-    @abc.abstractmethod
     def strengthen(self, sys: base.System, backend: Backend) -> base.System:
         """The gears of its actuators on this physics."""
 

@@ -1,4 +1,5 @@
 import dataclasses
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +75,7 @@ class GoalEnv(envs.Env):
         observed = self.task.observe(self.sys, state, nothing)
         zero = jnp.zeros((), jnp.float32)
         action = jnp.zeros(self.spec.action_size, jnp.float32)
-        moment = self._moment(state, state, action, nothing, observed, goal)
+        moment = self._moment((state, state), (action, nothing), observed, goal)
         _, metrics = self._judge(moment)
         metrics = {name: zero for name in metrics}
         return envs.State(
@@ -83,7 +84,7 @@ class GoalEnv(envs.Env):
 
     def step(self, state: envs.State, action: Float[Array, " act"]) -> envs.State:
         """One control step. Actions are clipped to [-1, 1]."""
-        before, goal = state.pipeline_state, state.info["goal"]
+        before, goal = cast(base.State, state.pipeline_state), state.info["goal"]
         action = jnp.clip(action, -1.0, 1.0)
         ctrl = self.task.controls(self.sys, before, action)
         after = self._advance(before, ctrl)
@@ -92,10 +93,11 @@ class GoalEnv(envs.Env):
         action, ctrl = _choose(finite, (action, ctrl), jax.tree.map(jnp.zeros_like, (action, ctrl)))
         goal = self.task.follow(self.sys, after, goal)
         observed = self.task.observe(self.sys, after, ctrl)
-        moment = self._moment(before, after, action, ctrl, observed, goal)
+        moment = self._moment((before, after), (action, ctrl), observed, goal)
         reward, metrics = self._judge(moment)
         done = 1.0 - (finite & self.task.healthy(after)).astype(jnp.float32)
-        return state.replace(
+        return dataclasses.replace(
+            state,
             pipeline_state=after,
             obs=jnp.concatenate([observed, goal]),
             reward=reward,
@@ -130,9 +132,15 @@ class GoalEnv(envs.Env):
 
         return jax.lax.scan(once, state, None, self.spec.timing.frames)[0]
 
-    def _moment(self, before, after, action, ctrl, observed, goal) -> Moment:
+    def _moment(
+        self,
+        physics: tuple[base.State, base.State],
+        inputs: tuple[Array, Array],
+        observed: Float[Array, " state"],
+        goal: Float[Array, " goal"],
+    ) -> Moment:
         distance = self.task.distance(observed, goal)
-        return Moment(before, after, action, ctrl, observed, goal, distance, self.spec.control_dt)
+        return Moment(*physics, *inputs, observed, goal, distance, self.spec.control_dt)
 
     def _judge(self, moment: Moment) -> tuple[Float[Array, ""], Scalars]:
         radii, distance = self.spec.radii, moment.distance
@@ -142,8 +150,9 @@ class GoalEnv(envs.Env):
                 metrics[name] = _within(distance, radius)
         terms = self.task.rewards(moment)
         metrics |= {**terms, **self.task.readings(moment)}
-        dense = self.spec.reward == "dense" and terms
-        return sum(terms.values()) if dense else metrics["success"], metrics
+        if self.spec.reward == "sparse" or not terms:
+            return metrics["success"], metrics
+        return jnp.sum(jnp.stack(list(terms.values()))), metrics
 
 
 def _within(distance: Float[Array, ""], radius: float) -> Float[Array, ""]:

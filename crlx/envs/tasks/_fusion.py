@@ -15,3 +15,6 @@ def steady_fusion() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if importlib.metadata.version("jaxlib").startswith("0.10.") and _FLAG not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {_FLAG}=false".strip()
+
+
+steady_fusion()  # Once this package is imported: before anything runs, if it can be.

@@ -47,10 +47,6 @@ class Humanoid(AbstractBody):
         add_target(model, height=_HEIGHT, radius=0.5, reach=100.0 if walled else 20.0)
         return model
 
-    def solids(self) -> tuple[str, ...]:
-        geoms = packaged("humanoid.xml").geoms
-        return tuple(geom.name for geom in geoms if geom.name != "floor")
-
     def strengthen(self, sys: base.System, backend: Backend) -> base.System:
         """Gears of 350 for the trunk and the legs, of 100 for the arms."""
         del backend

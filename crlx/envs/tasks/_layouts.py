@@ -1,4 +1,4 @@
-# Drawings of mazes, after Wang et al. (NeurIPS 2025) and JaxGCRL; `Maze` explains the letters.
+# Drawings of mazes, after Wang et al. (NeurIPS 2025) and JaxGCRL; `Layout` explains the letters.
 # Those whose name contains `eval` have only far goals, for evaluation of what was trained on the
 # maze of the same name; `single` have the farthest alone, and `1f2f3f` goals at such distances.
 LAYOUTS: dict[str, str] = {

@@ -6,7 +6,7 @@ import mujoco
 from brax import base
 from brax.io import mjcf
 
-from ._maze import Maze
+from ._layout import Layout
 
 
 def packaged(name: str) -> mujoco.MjSpec:
@@ -51,7 +51,7 @@ def add_target(
     )
 
 
-def add_walls(model: mujoco.MjSpec, maze: Maze, scale: float) -> None:
+def add_walls(model: mujoco.MjSpec, maze: Layout, scale: float) -> None:
     """Adds a box for each wall cell: as wide as the cell, half as high."""
     for i, j in maze.cells("#"):
         model.worldbody.add_geom(

@@ -64,9 +64,6 @@ class Point(AbstractBody):
         add_target(model, height=0.01, radius=0.9, reach=100.0)
         return model
 
-    def solids(self) -> tuple[str, ...]:
-        return ("ball",)
-
     def strengthen(self, sys: base.System, backend: Backend) -> base.System:
         del backend
         return sys

@@ -9,7 +9,7 @@ Cell = tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
-class Maze:
+class Layout:
     """A maze drawn with text: `#` wall, `R` start, `G` goal, `B` ball, `.` free.
 
     Rows are printed from the top in the direction of +x and columns from the left in that of +y:
@@ -42,7 +42,7 @@ class Maze:
             self._check_ways(start)
 
     @classmethod
-    def named(cls, layout: str) -> "Maze":
+    def named(cls, layout: str) -> "Layout":
         """One of `LAYOUTS`."""
         if layout not in LAYOUTS:
             raise ValueError(f"There is no maze {layout!r}; there are {', '.join(LAYOUTS)}.")
