@@ -1,8 +1,11 @@
+from typing import cast
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from brax import base
+from brax.spring import base as spring
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ..walls import Collisions, Walls, step
@@ -60,7 +63,7 @@ class Locomotion(AbstractTask):
         with loose_types():
             with jax.ensure_compile_time_eval():  # The model is known before any program runs.
                 collisions = Collisions.of(sys, Walls(maze.walls, self.body.scale))
-            return step(sys, state, ctrl, collisions)
+            return step(sys, cast(spring.State, state), ctrl, collisions)
 
     def observe(
         self, sys: base.System, state: base.State, ctrl: Float[Array, " ctrl"]

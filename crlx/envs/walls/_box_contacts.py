@@ -190,7 +190,7 @@ def _clipped(
     level = _FRONT / corner.width  # The plane's normal in mjx is as long as the face's edge there,
     beside = jnp.where(face.z, level, _FRONT / corner.height)  # and here that edge is upright.
     sides = (~face.x, ~face.y, ~face.z, ~face.z)
-    start, stop, clear = 0.0, 1.0, False
+    start, stop, clear = jnp.zeros(()), jnp.ones(()), jnp.zeros((), bool)
     for t, side, *heights, least in zip(
         crossings, sides, *outside, (beside, beside, level, level), strict=True
     ):

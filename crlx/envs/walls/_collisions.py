@@ -1,4 +1,7 @@
 import dataclasses
+import functools
+import operator
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -25,14 +28,12 @@ class Group:
     - `first`: the geoms that are pushed.
     - `second`: the geoms that push them, each one; none for walls and the floor.
     - `friction`, `elasticity`: of the contacts.
-    - `end`: for contacts with the floor, which end of the geom: 1, -1, or 0 for its centre.
     """
 
     first: Geoms
     second: Geoms | None
     friction: Float[np.ndarray, " contacts"]
     elasticity: Float[np.ndarray, " contacts"]
-    end: Float[np.ndarray, " contacts"] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,6 +48,7 @@ class Collisions:
     - `links`: their number.
     - `correction`: the velocity that undoes overlap, per metre of it.
     - `floor`: spheres and ends of capsules against the floor.
+    - `ends`: for contacts with the floor, which end of the geom: 1, -1, or 0 for its centre.
     - `pairs`: spheres against spheres or capsules of the model.
     - `spheres`, `capsules`: against walls.
     - `walls`: if any.
@@ -55,6 +57,7 @@ class Collisions:
     links: int
     correction: float
     floor: Group
+    ends: Float[np.ndarray, " contacts"]
     pairs: Group
     spheres: Group
     capsules: Group
@@ -85,25 +88,18 @@ class Collisions:
             raise ValueError("The floor must be level and at height 0.")
         # A sphere meets the floor once, a capsule at either end.
         rows = np.repeat(np.flatnonzero(level), np.where(high[level] == _SPHERE, 1, 2))
-        end = np.where(np.diff(rows, prepend=-1) == 0, -1, high[rows] == _CAPSULE)
-        groups = [
-            Group(
-                Geoms.of(sys, pair[rows, 1]),
-                None,
-                friction[rows],
-                elasticity[rows],
-                end.astype(np.float32),
-            ),
-            Group(
-                Geoms.of(sys, pair[body, 0]),
-                Geoms.of(sys, pair[body, 1]),
-                friction[body],
-                elasticity[body],
-            ),
-        ]
+        ends = np.where(np.diff(rows, prepend=-1) == 0, -1, high[rows] == _CAPSULE)
+        floor = Group(Geoms.of(sys, pair[rows, 1]), None, friction[rows], elasticity[rows])
+        pairs = Group(
+            Geoms.of(sys, pair[body, 0]),
+            Geoms.of(sys, pair[body, 1]),
+            friction[body],
+            elasticity[body],
+        )
         correction = float(sys.baumgarte_erp / sys.opt.timestep)
-        groups += [_at_walls(sys, kind, walls) for kind in (_SPHERE, _CAPSULE)]
-        return cls(sys.num_links(), correction, *groups, walls)
+        spheres, capsules = (_at_walls(sys, kind, walls) for kind in (_SPHERE, _CAPSULE))
+        ends = ends.astype(np.float32)
+        return cls(sys.num_links(), correction, floor, ends, pairs, spheres, capsules, walls)
 
     def impulses(
         self, links: Float[Array, "links 18 *batch"]
@@ -123,10 +119,10 @@ class Collisions:
         found = [[zero] * 7]
         if len(self.floor.first):
             body, (centre, axis, half, radius) = _posed(links, self.floor.first)
-            end = plus(centre, scaled(_column(self.floor.end, batch) * half, axis))
+            end = plus(centre, scaled(_column(self.ends, batch) * half, axis))
             found.append(self._pushes(self.floor, (sphere_floor(end, radius),), batch, body))
-        if len(self.pairs.first):
-            found.append(self._between(links))
+        if self.pairs.second:
+            found.append(self._between(links, self.pairs.second))
         if self.walls and len(self.spheres.first):
             body, (centre, _, _, radius) = _posed(links, self.spheres.first)
             corner, touch = self.walls.spheres(centre, radius)
@@ -135,16 +131,16 @@ class Collisions:
             body, capsule = _posed(links, self.capsules.first)
             corner, touches = self.walls.capsules(*capsule)
             found.append(self._pushes(self.capsules, touches, batch, body.seen_from(corner)))
-        *total, count = (sum(values) for values in zip(*found, strict=True))
+        *total, count = (_sum(values) for values in zip(*found, strict=True))
         share = 1 / (count + _EPS)
         return [share * value for value in total]
 
     def _between(
-        self, links: Float[Array, "links 18 *batch"]
+        self, links: Float[Array, "links 18 *batch"], others: Geoms
     ) -> list[Float[Array, "links *batch"]]:
         """What geoms of the model do to each other."""
         first, (centre, _, _, radius) = _posed(links, self.pairs.first)
-        second, other = _posed(links, self.pairs.second)
+        second, other = _posed(links, others)
         touch = sphere_capsule(centre, radius, *other).kept()
 
         def push() -> list[Float[Array, "links *batch"]]:
@@ -176,7 +172,7 @@ class Collisions:
             turn = cross(minus(touch.point, first.centre), push)
             back = cross(minus(touch.point, second.centre), push) if second else ()
             sums.append([*push, acts.astype(jnp.float32), *turn, *back])
-        x, y, z, count, *turns = (sum(values) for values in zip(*sums, strict=True))
+        x, y, z, count, *turns = (_sum(values) for values in zip(*sums, strict=True))
         own = _members(self.links, group.first, 4 if cells else 1)
         if not group.second:
             return [_total(own, value, batch) for value in (x, y, z, *turns, count)]
@@ -207,6 +203,10 @@ def _posed(
         _column(geoms.half, batch),
         _column(geoms.radius, batch),
     )
+
+
+def _sum(values: Iterable[Values]) -> Values:
+    return functools.reduce(operator.add, values)
 
 
 def _column(values: Float[np.ndarray, " geoms"], batch: int) -> Values:
