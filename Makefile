@@ -18,7 +18,7 @@ help: ## Print this help
 run: $(STAMP) ## Train offline on OGBench; flags in ARGS, such as ARGS=--help
 	@$(PY) experiments/offline_ogbench.py $(ARGS)
 
-test: $(STAMP) ## Run the tests; pytest's options in ARGS, such as ARGS="-m 'not slow'"
+test: $(STAMP) ## Run the tests; pytest's options in ARGS, such as ARGS="-m thorough"
 	@$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(STAMP) ## Lint, check the formatting, check the types

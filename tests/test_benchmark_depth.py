@@ -49,11 +49,13 @@ def test_statistics_are_those_of_initialization():
     assert 0 <= row["saturated"] <= 1
 
 
+@pytest.mark.thorough
 def test_what_compiles_too_long_is_left_out():
     network = Looped(ResidualNetworks(depth=16, width=8))
     assert measure_apart(network, seconds_to_compile=0.01, **SMALL) is None
 
 
+@pytest.mark.thorough
 def test_a_measurement_that_fails_is_not_waited_for():
     with pytest.raises(RuntimeError, match="ended early"):
         measure_apart(ResidualNetworks(width=8), seconds_to_compile=None, **{**SMALL, "calls": -1})

@@ -56,7 +56,9 @@ def model(body, cells, walls):
         return mjcf.loads(spec.to_xml())
 
 
-@pytest.mark.parametrize("body, maze", (("ant", "rooms"), ("humanoid", "u")))
+@pytest.mark.parametrize(
+    "body, maze", (("ant", "rooms"), pytest.param("humanoid", "u", marks=pytest.mark.thorough))
+)
 def test_near_walls_do_what_all_walls_do(body, maze, getkey):
     """Random walks from corridors, corners, wall tops and the insides of walls."""
     cells = np.array([[c == "#" for c in row] for row in MAZES[maze].split()])

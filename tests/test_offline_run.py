@@ -138,7 +138,14 @@ def _wait_for_evaluation(process, out):
     pytest.fail(f"no checkpoint: {process.communicate()[1]}")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGKILL,
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.thorough),
+    ],
+)
 def test_a_run_that_was_stopped_and_resumed_ends_the_same(data, finished, tmp_path, number):
     out = tmp_path / "run"
     process = _start(_flags(data, out))

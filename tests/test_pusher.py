@@ -86,7 +86,9 @@ def test_starts_are_the_same_for_the_same_key():
     assert not jnp.array_equal(one.q, other.q)
 
 
-@pytest.mark.parametrize("backend", ["generalized", "spring"])
+@pytest.mark.parametrize(
+    "backend", ["generalized", pytest.param("spring", marks=pytest.mark.thorough)]
+)
 def test_random_steps(backend):
     env, place, step = compiled(backend)
     start = env.task.start(env.sys, key=jr.key(3))

@@ -18,6 +18,8 @@ _TASKS = (
     "humanoid_hardest_maze",
     "simple_u_maze",
 )
+# Each has the bodies and the physics of another.
+_ALIKE = ("ant_big_maze", "humanoid_0.0015")
 
 
 @functools.cache
@@ -36,7 +38,12 @@ def test_specification(name):
     assert spec.control_dt == pytest.approx(record["control_dt"])
 
 
-@pytest.mark.parametrize("name, case", references.cases(*_TASKS))
+def _cases():
+    for name, case in references.cases(*_TASKS):
+        yield pytest.param(name, case, marks=[pytest.mark.thorough] * (name in _ALIKE))
+
+
+@pytest.mark.parametrize("name, case", list(_cases()))
 def test_trajectory(name, case):
     spec, place, step = _compiled(name)
     references.compare(place, step, spec, references.task(name)["cases"][case])
