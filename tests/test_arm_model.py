@@ -129,7 +129,7 @@ def test_bins(name, apart, opening):
 @pytest.mark.parametrize("name", NAMES)
 def test_scene_has_the_same_links(name):
     env = environment(name)
-    scene = env.task.scene("mjx")
+    scene = env.task.system("mjx", drawn=True)
     assert scene.link_names == env.sys.link_names
     assert scene.q_size() == env.sys.q_size()
     np.testing.assert_array_equal(scene.mj_model.body_mass, env.sys.mj_model.body_mass)

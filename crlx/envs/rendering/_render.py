@@ -66,7 +66,9 @@ def bare(env: envs.Env) -> Drawn:
 def scene(env: envs.Env) -> base.System:
     """What to draw of an environment."""
     own = env.unwrapped
-    return own.task.scene(own.spec.backend) if isinstance(own, GoalEnv) else bare(env).sys
+    return (
+        own.task.system(own.spec.backend, drawn=True) if isinstance(own, GoalEnv) else bare(env).sys
+    )
 
 
 def trajectory(states: base.State | Sequence[base.State]) -> Float[np.ndarray, "steps links 7"]:

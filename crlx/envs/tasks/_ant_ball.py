@@ -9,7 +9,6 @@ from ._ant import Ant
 from ._arenas import Cells, Ring
 from ._layout import Layout
 from ._models import add_target, add_walls, load, packaged
-from ._physics import advance
 from ._spec import Backend, Radii, Timing
 from ._task import AbstractTask, Moment, Scalars, Start, Traits
 
@@ -67,11 +66,8 @@ class AntBall(AbstractTask):
     def traits(self) -> Traits:
         return Traits(31, 2, 8, (29, 31), Radii(0.5, easy=2.0), {"spring": Timing(0.005, 10)})
 
-    def system(self, backend: Backend) -> base.System:
-        return self.scene(backend)
-
-    def scene(self, backend: Backend) -> base.System:
-        del backend
+    def system(self, backend: Backend, *, drawn: bool) -> base.System:
+        del backend, drawn
         model, open_ground = packaged("ant.xml"), self.drawing is None
         for geom in model.geoms:
             if geom.name == "torso_geom" or geom.name.endswith("_foot_geom"):
@@ -103,26 +99,10 @@ class AntBall(AbstractTask):
         del state
         return self.ant.controls(sys, action)
 
-    def advance(
-        self, sys: base.System, backend: Backend, state: base.State, ctrl: Float[Array, " ctrl"]
-    ) -> base.State:
-        return advance(sys, backend, state, ctrl)
-
     def observe(
         self, sys: base.System, state: base.State, ctrl: Float[Array, " ctrl"]
     ) -> Float[Array, " state"]:
         return jnp.concatenate([self.ant.observe(sys, state, ctrl), state.q[_BALL]])
-
-    def follow(
-        self, sys: base.System, state: base.State, goal: Float[Array, " goal"]
-    ) -> Float[Array, " goal"]:
-        del sys, state
-        return goal
-
-    def distance(
-        self, state: Float[Array, " state"], goal: Float[Array, " goal"]
-    ) -> Float[Array, ""]:
-        return jnp.linalg.norm(state[29:] - goal)
 
     def healthy(self, state: base.State) -> Bool[Array, ""]:
         return self.ant.healthy(state)

@@ -8,7 +8,6 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from ._ant import Ant
 from ._arenas import Places
 from ._models import add_target, load, packaged
-from ._physics import advance
 from ._spec import Backend, Radii, Timing
 from ._task import AbstractTask, Moment, Scalars, Start, Traits
 
@@ -58,11 +57,8 @@ class AntPush(AbstractTask):
     def traits(self) -> Traits:
         return Traits(31, 2, 8, (0, 2), Radii(0.5, easy=2.0), {"mjx": Timing(0.01, 5)})
 
-    def system(self, backend: Backend) -> base.System:
-        return self.scene(backend)
-
-    def scene(self, backend: Backend) -> base.System:
-        del backend
+    def system(self, backend: Backend, *, drawn: bool) -> base.System:
+        del backend, drawn
         model = packaged("ant.xml")
         _add_walls(model)
         _add_block(model)
@@ -93,27 +89,11 @@ class AntPush(AbstractTask):
         del sys, state
         return action
 
-    def advance(
-        self, sys: base.System, backend: Backend, state: base.State, ctrl: Float[Array, " ctrl"]
-    ) -> base.State:
-        return advance(sys, backend, state, ctrl)
-
     def observe(
         self, sys: base.System, state: base.State, ctrl: Float[Array, " ctrl"]
     ) -> Float[Array, " state"]:
         block = state.x.pos[sys.link_names.index("block"), :2]
         return jnp.concatenate([self.ant.observe(sys, state, ctrl), block])
-
-    def follow(
-        self, sys: base.System, state: base.State, goal: Float[Array, " goal"]
-    ) -> Float[Array, " goal"]:
-        del sys, state
-        return goal
-
-    def distance(
-        self, state: Float[Array, " state"], goal: Float[Array, " goal"]
-    ) -> Float[Array, ""]:
-        return jnp.linalg.norm(state[:2] - goal)
 
     def healthy(self, state: base.State) -> Bool[Array, ""]:
         return self.ant.healthy(state)

@@ -9,7 +9,6 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ._arm_model import FINGERS, FLANGE, JOINTS
 from ._models import load
-from ._physics import advance
 from ._spec import Backend
 from ._task import AbstractTask, Moment, Scalars, Start, Traits
 
@@ -46,16 +45,6 @@ class AbstractJob(eqx.Module):
     def observe(self, sys: base.System, state: base.State) -> Float[Array, " state"]: ...
 
     @abc.abstractmethod
-    def follow(
-        self, sys: base.System, state: base.State, goal: Float[Array, " goal"]
-    ) -> Float[Array, " goal"]: ...
-
-    @abc.abstractmethod
-    def distance(
-        self, state: Float[Array, " state"], goal: Float[Array, " goal"]
-    ) -> Float[Array, ""]: ...
-
-    @abc.abstractmethod
     def readings(self, moment: Moment) -> Scalars: ...
 
 
@@ -79,15 +68,11 @@ class Arm(AbstractTask):
     def traits(self) -> Traits:
         return self.job.traits()
 
-    def system(self, backend: Backend) -> base.System:
+    def system(self, backend: Backend, *, drawn: bool) -> base.System:
+        """Where it is drawn, also links and regions of things and goals; no mark where the goal
+        is, which would be one more link."""
         del backend
-        return load(self.job.model(drawn=False))
-
-    def scene(self, backend: Backend) -> base.System:
-        """Links and the places of things and goals; no mark where the goal is, which would be one
-        more link."""
-        del backend
-        return load(self.job.model(drawn=True))
+        return load(self.job.model(drawn=drawn))
 
     def start(self, sys: base.System, *, key: PRNGKeyArray) -> Start:
         return self.job.start(sys, key=key)
@@ -102,26 +87,11 @@ class Arm(AbstractTask):
         gripped = jnp.where(action[4:] > 0, 0.0, _OPEN)
         return jnp.concatenate([targets, jnp.tile(gripped, len(FINGERS))])
 
-    def advance(
-        self, sys: base.System, backend: Backend, state: base.State, ctrl: Float[Array, " ctrl"]
-    ) -> base.State:
-        return advance(sys, backend, state, ctrl)
-
     def observe(
         self, sys: base.System, state: base.State, ctrl: Float[Array, " ctrl"]
     ) -> Float[Array, " state"]:
         del ctrl
         return self.job.observe(sys, state)
-
-    def follow(
-        self, sys: base.System, state: base.State, goal: Float[Array, " goal"]
-    ) -> Float[Array, " goal"]:
-        return self.job.follow(sys, state, goal)
-
-    def distance(
-        self, state: Float[Array, " state"], goal: Float[Array, " goal"]
-    ) -> Float[Array, ""]:
-        return self.job.distance(state, goal)
 
     def healthy(self, state: base.State) -> Bool[Array, ""]:
         del state

@@ -87,17 +87,6 @@ class Reach(AbstractJob):
     def observe(self, sys: base.System, state: base.State) -> Float[Array, " state"]:
         return angles_and_flange(sys, state)
 
-    def follow(
-        self, sys: base.System, state: base.State, goal: Float[Array, " goal"]
-    ) -> Float[Array, " goal"]:
-        del sys, state
-        return goal
-
-    def distance(
-        self, state: Float[Array, " state"], goal: Float[Array, " goal"]
-    ) -> Float[Array, ""]:
-        return jnp.linalg.norm(state[7:10] - goal)
-
     def readings(self, moment: Moment) -> Scalars:
         del moment
         return {}
@@ -144,17 +133,6 @@ class Move(AbstractJob):
         opening = jnp.linalg.norm(left - right, keepdims=True)
         return jnp.concatenate([cube(sys, state), angles_and_flange(sys, state), opening])
 
-    def follow(
-        self, sys: base.System, state: base.State, goal: Float[Array, " goal"]
-    ) -> Float[Array, " goal"]:
-        del sys, state
-        return goal
-
-    def distance(
-        self, state: Float[Array, " state"], goal: Float[Array, " goal"]
-    ) -> Float[Array, ""]:
-        return jnp.linalg.norm(state[:3] - goal)
-
     def readings(self, moment: Moment) -> Scalars:
         del moment
         return {}
@@ -180,7 +158,9 @@ class Grasp(AbstractJob):
     cubes: Block = Block((0.0, 0.6, 0.07), (0.3, 0.3, 0.0))
 
     def traits(self) -> Traits:
-        return Traits(23, 7, 5, (16, 23), Radii(0.05, easy=0.15, hard=0.02), _TIMINGS)
+        radii = Radii(0.05, easy=0.15, hard=0.02)
+        moving = {"distance": _between_middles, "follow": _around_the_cube}
+        return Traits(23, 7, 5, (16, 23), radii, _TIMINGS, **moving)
 
     def model(self, *, drawn: bool) -> mujoco.MjSpec:
         model = arm_model(cube=True, tips=True, drawn=drawn)
@@ -198,18 +178,6 @@ class Grasp(AbstractJob):
         apart = jnp.linalg.norm(tips[0] - tips[1], keepdims=True)
         own = [cube(sys, state), angles_and_flange(sys, state)]
         return jnp.concatenate([*own, tips.ravel(), apart])
-
-    def follow(
-        self, sys: base.System, state: base.State, goal: Float[Array, " goal"]
-    ) -> Float[Array, " goal"]:
-        del goal
-        return _around(cube(sys, state))
-
-    def distance(
-        self, state: Float[Array, " state"], goal: Float[Array, " goal"]
-    ) -> Float[Array, ""]:
-        achieved = state[16:23]
-        return jnp.linalg.norm(_middle(achieved) - _middle(goal))
 
     def successes(
         self,
@@ -263,6 +231,17 @@ def _around(place: Float[Array, " xyz"]) -> Float[Array, " 7"]:
     """Tips to both sides of a place, and how far they are apart."""
     aside = jnp.array([0.0375, 0.0, 0.0])
     return jnp.concatenate([place + aside, place - aside, jnp.array([0.075])])
+
+
+def _around_the_cube(
+    sys: base.System, state: base.State, goal: Float[Array, " 7"]
+) -> Float[Array, " 7"]:
+    del goal
+    return _around(cube(sys, state))
+
+
+def _between_middles(achieved: Float[Array, " 7"], goal: Float[Array, " 7"]) -> Float[Array, ""]:
+    return jnp.linalg.norm(_middle(achieved) - _middle(goal))
 
 
 def _middle(grip: Float[Array, " 7"]) -> Float[Array, " xyz"]:

@@ -5,7 +5,6 @@ from brax import base
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ._models import add_target, load, packaged
-from ._physics import advance
 from ._spec import Backend, Radii, Timing
 from ._task import AbstractTask, Moment, Scalars, Start, Traits
 
@@ -33,11 +32,8 @@ class Cheetah(AbstractTask):
     def traits(self) -> Traits:
         return Traits(18, 1, 6, (0, 1), Radii(0.5, easy=2.0), {"mjx": Timing(0.01, 5)})
 
-    def system(self, backend: Backend) -> base.System:
-        return self.scene(backend)
-
-    def scene(self, backend: Backend) -> base.System:
-        del backend
+    def system(self, backend: Backend, *, drawn: bool) -> base.System:
+        del backend, drawn
         model = packaged("half_cheetah.xml")
         _weigh(model)
         add_target(model, height=0.01, radius=0.9, reach=20.0, axes="x")
@@ -59,27 +55,11 @@ class Cheetah(AbstractTask):
         del sys, state
         return action
 
-    def advance(
-        self, sys: base.System, backend: Backend, state: base.State, ctrl: Float[Array, " ctrl"]
-    ) -> base.State:
-        return advance(sys, backend, state, ctrl)
-
     def observe(
         self, sys: base.System, state: base.State, ctrl: Float[Array, " ctrl"]
     ) -> Float[Array, " state"]:
         del sys, ctrl
         return jnp.concatenate([state.q[:9], state.qd[:9]])
-
-    def follow(
-        self, sys: base.System, state: base.State, goal: Float[Array, " goal"]
-    ) -> Float[Array, " goal"]:
-        del sys, state
-        return goal
-
-    def distance(
-        self, state: Float[Array, " state"], goal: Float[Array, " goal"]
-    ) -> Float[Array, ""]:
-        return jnp.abs(state[0] - goal[0])
 
     def healthy(self, state: base.State) -> Bool[Array, ""]:
         del state

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from brax import base, envs
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from ._physics import place
+from ._physics import advance, place
 from ._spec import Backend, Reward, TaskSpec, Timing
-from ._task import AbstractTask, Moment, Scalars
+from ._task import AbstractTask, Moment, Scalars, Traits
 
 
 class GoalEnv(envs.Env):
@@ -23,6 +23,7 @@ class GoalEnv(envs.Env):
 
     spec: TaskSpec
     task: AbstractTask
+    traits: Traits
     sys: base.System
 
     def __init__(
@@ -52,12 +53,21 @@ class GoalEnv(envs.Env):
         if episode_length < 1:
             raise ValueError(f"Episodes have one step or more, not {episode_length}.")
         timing = traits.timings[backend] if timing is None else timing
-        own = {field.name: getattr(traits, field.name) for field in dataclasses.fields(traits)}
-        del own["timings"]
-        rest = {"timing": timing, "backend": backend, "reward": reward}
-        self.spec = TaskSpec(name=name, episode_length=episode_length, **own, **rest)
+        self.spec = TaskSpec(
+            name,
+            traits.state_size,
+            traits.goal_size,
+            traits.action_size,
+            traits.goal_indices,
+            episode_length,
+            timing,
+            backend,
+            traits.radii,
+            reward,
+        )
+        self.traits = traits
         self.task = task
-        system = task.system(backend)
+        system = task.system(backend, drawn=False)
         self.sys = system.tree_replace({"opt.timestep": jnp.float32(timing.timestep)})
 
     def reset(self, rng: PRNGKeyArray) -> envs.State:
@@ -71,7 +81,7 @@ class GoalEnv(envs.Env):
         """The start of an episode at given positions and velocities, with a given goal."""
         nothing = jnp.zeros(self.sys.act_size(), jnp.float32)
         state = place(self.sys, self.spec.backend, q, qd)
-        goal = self.task.follow(self.sys, state, goal)
+        goal = self._follow(state, goal)
         observed = self.task.observe(self.sys, state, nothing)
         zero = jnp.zeros((), jnp.float32)
         action = jnp.zeros(self.spec.action_size, jnp.float32)
@@ -91,7 +101,7 @@ class GoalEnv(envs.Env):
         finite = jnp.all(jnp.isfinite(after.q)) & jnp.all(jnp.isfinite(after.qd))
         after = _choose(finite, after, before)
         action, ctrl = _choose(finite, (action, ctrl), jax.tree.map(jnp.zeros_like, (action, ctrl)))
-        goal = self.task.follow(self.sys, after, goal)
+        goal = self._follow(after, goal)
         observed = self.task.observe(self.sys, after, ctrl)
         moment = self._moment((before, after), (action, ctrl), observed, goal)
         reward, metrics = self._judge(moment)
@@ -128,9 +138,13 @@ class GoalEnv(envs.Env):
 
     def _advance(self, state: base.State, ctrl: Float[Array, " ctrl"]) -> base.State:
         def once(state: base.State, _):
-            return self.task.advance(self.sys, self.spec.backend, state, ctrl), None
+            return advance(self.sys, self.spec.backend, state, ctrl, self.traits.walls), None
 
         return jax.lax.scan(once, state, None, self.spec.timing.frames)[0]
+
+    def _follow(self, state: base.State, goal: Float[Array, " goal"]) -> Float[Array, " goal"]:
+        follow = self.traits.follow
+        return goal if follow is None else follow(self.sys, state, goal)
 
     def _moment(
         self,
@@ -139,7 +153,7 @@ class GoalEnv(envs.Env):
         observed: Float[Array, " state"],
         goal: Float[Array, " goal"],
     ) -> Moment:
-        distance = self.task.distance(observed, goal)
+        distance = self.traits.distance(self.spec.achieved(observed), goal)
         return Moment(*physics, *inputs, observed, goal, distance, self.spec.control_dt)
 
     def _judge(self, moment: Moment) -> tuple[Float[Array, ""], Scalars]:

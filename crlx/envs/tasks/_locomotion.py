@@ -1,18 +1,14 @@
-from typing import cast
+import dataclasses
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 import jax.random as jr
 from brax import base
-from brax.spring import base as spring
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from ..walls import Collisions, Walls, step
+from ..walls import Walls
 from ._arenas import AbstractArena
 from ._body import AbstractBody
 from ._models import add_walls, load
-from ._physics import advance, loose_types
 from ._spec import Backend
 from ._task import AbstractTask, Moment, Scalars, Start, Traits
 
@@ -35,13 +31,16 @@ class Locomotion(AbstractTask):
     near_walls: bool = eqx.field(default=True, static=True)
 
     def traits(self) -> Traits:
-        return self.body.traits(walled=self._walled)
+        traits, maze = self.body.traits(walled=self._walled), self.arena.maze()
+        if maze is None or not self.near_walls:
+            return traits
+        return dataclasses.replace(traits, walls=Walls(maze.walls, self.body.scale))
 
-    def system(self, backend: Backend) -> base.System:
-        return self._load(backend, boxes=not self.near_walls)
-
-    def scene(self, backend: Backend) -> base.System:
-        return self._load(backend, boxes=True)
+    def system(self, backend: Backend, *, drawn: bool) -> base.System:
+        model, maze = self.body.model(walled=self._walled), self.arena.maze()
+        if maze is not None and (drawn or not self.near_walls):
+            add_walls(model, maze, self.body.scale)
+        return self.body.strengthen(load(model), backend)
 
     def start(self, sys: base.System, *, key: PRNGKeyArray) -> Start:
         pkey, bkey = jr.split(key)
@@ -54,33 +53,10 @@ class Locomotion(AbstractTask):
         del state
         return self.body.controls(sys, action)
 
-    def advance(
-        self, sys: base.System, backend: Backend, state: base.State, ctrl: Float[Array, " ctrl"]
-    ) -> base.State:
-        maze = self.arena.maze()
-        if maze is None or not self.near_walls:
-            return advance(sys, backend, state, ctrl)
-        with loose_types():
-            with jax.ensure_compile_time_eval():  # The model is known before any program runs.
-                collisions = Collisions.of(sys, Walls(maze.walls, self.body.scale))
-            return step(sys, cast(spring.State, state), ctrl, collisions)
-
     def observe(
         self, sys: base.System, state: base.State, ctrl: Float[Array, " ctrl"]
     ) -> Float[Array, " state"]:
         return self.body.observe(sys, state, ctrl)
-
-    def follow(
-        self, sys: base.System, state: base.State, goal: Float[Array, " goal"]
-    ) -> Float[Array, " goal"]:
-        del sys, state
-        return goal
-
-    def distance(
-        self, state: Float[Array, " state"], goal: Float[Array, " goal"]
-    ) -> Float[Array, ""]:
-        start, end = self.traits().goal_indices
-        return jnp.linalg.norm(state[start:end] - goal)
 
     def healthy(self, state: base.State) -> Bool[Array, ""]:
         return self.body.healthy(state)
@@ -90,13 +66,6 @@ class Locomotion(AbstractTask):
 
     def readings(self, moment: Moment) -> Scalars:
         return self.body.readings(moment)
-
-    def _load(self, backend: Backend, *, boxes: bool) -> base.System:
-        model = self.body.model(walled=self._walled)
-        maze = self.arena.maze()
-        if maze is not None and boxes:
-            add_walls(model, maze, self.body.scale)
-        return self.body.strengthen(load(model), backend)
 
     @property
     def _walled(self) -> bool:

@@ -1,6 +1,7 @@
 import contextlib
 from collections.abc import Iterator
 from types import ModuleType
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +9,10 @@ from brax import base
 from brax.generalized import pipeline as generalized
 from brax.mjx import pipeline as mjx
 from brax.spring import pipeline as spring
+from brax.spring.base import State as SpringState
 from jaxtyping import Array, Float
 
+from ..walls import Collisions, Walls, step
 from ._spec import Backend
 
 _PIPELINES: dict[Backend, ModuleType] = {"spring": spring, "mjx": mjx, "generalized": generalized}
@@ -32,8 +35,16 @@ def place(
 
 
 def advance(
-    sys: base.System, backend: Backend, state: base.State, ctrl: Float[Array, " ctrl"]
+    sys: base.System,
+    backend: Backend,
+    state: base.State,
+    ctrl: Float[Array, " ctrl"],
+    walls: Walls | None,
 ) -> base.State:
-    """One step of Brax's physics."""
+    """One step of Brax's physics, with walls in addition to those that the model has."""
     with loose_types():
+        if walls is not None:
+            with jax.ensure_compile_time_eval():  # The model is known before any program runs.
+                collisions = Collisions.of(sys, walls)
+            return step(sys, cast(SpringState, state), ctrl, collisions)
         return _PIPELINES[backend].step(sys, state, ctrl)

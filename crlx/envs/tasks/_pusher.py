@@ -5,7 +5,7 @@ from brax import base
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ._models import load, packaged
-from ._physics import advance, loose_types
+from ._physics import loose_types
 from ._spec import Backend, Radii, Timing
 from ._task import AbstractTask, Moment, Scalars, Start, Traits
 
@@ -50,13 +50,11 @@ class Pusher(AbstractTask):
             "generalized": Timing(0.01, 5),
             "spring": Timing(0.001, 50),
         }
-        return Traits(20, 3, 7, (10, 13), Radii(0.1, hard=0.05), timings)
+        return Traits(20, 3, 7, (10, 13), Radii(0.1, hard=0.05), timings, distance=_along_the_table)
 
-    def system(self, backend: Backend) -> base.System:
-        return self.scene(backend)
-
-    def scene(self, backend: Backend) -> base.System:
+    def system(self, backend: Backend, *, drawn: bool) -> base.System:
         """With gears of 20 in place of 1 on springs."""
+        del drawn
         sys = load(packaged("pusher.xml"))
         if backend != "spring":
             return sys
@@ -78,11 +76,6 @@ class Pusher(AbstractTask):
         del sys, state
         return 2.0 * action
 
-    def advance(
-        self, sys: base.System, backend: Backend, state: base.State, ctrl: Float[Array, " ctrl"]
-    ) -> base.State:
-        return advance(sys, backend, state, ctrl)
-
     def observe(
         self, sys: base.System, state: base.State, ctrl: Float[Array, " ctrl"]
     ) -> Float[Array, " state"]:
@@ -90,17 +83,6 @@ class Pusher(AbstractTask):
         # Brax fuses the fingertips with links further up the arm.
         wrist, item = (_centre(sys, state, link) for link in ("r_wrist_flex_link", "object"))
         return jnp.concatenate([state.q[:7], wrist, item, state.qd[:7]])
-
-    def follow(
-        self, sys: base.System, state: base.State, goal: Float[Array, " goal"]
-    ) -> Float[Array, " goal"]:
-        del sys, state
-        return goal
-
-    def distance(
-        self, state: Float[Array, " state"], goal: Float[Array, " goal"]
-    ) -> Float[Array, ""]:
-        return jnp.linalg.norm(state[10:12] - goal[:2])
 
     def healthy(self, state: base.State) -> Bool[Array, ""]:
         del state
@@ -119,6 +101,12 @@ class Pusher(AbstractTask):
     def readings(self, moment: Moment) -> Scalars:
         del moment
         return {}
+
+
+def _along_the_table(
+    achieved: Float[Array, " xyz"], goal: Float[Array, " xyz"]
+) -> Float[Array, ""]:
+    return jnp.linalg.norm(achieved[:2] - goal[:2])
 
 
 def _within(box: Box, key: PRNGKeyArray) -> Float[Array, " yx"]:

@@ -4,7 +4,7 @@ from brax import base
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ._models import load, packaged
-from ._physics import advance, loose_types
+from ._physics import loose_types
 from ._spec import Backend, Radii, Timing
 from ._task import AbstractTask, Moment, Scalars, Start, Traits
 
@@ -35,11 +35,9 @@ class Reacher(AbstractTask):
         }
         return Traits(10, 3, 2, (4, 7), Radii(0.05), timings)
 
-    def system(self, backend: Backend) -> base.System:
-        return self.scene(backend)
-
-    def scene(self, backend: Backend) -> base.System:
+    def system(self, backend: Backend, *, drawn: bool) -> base.System:
         """With gears of 25 in place of 200 on springs."""
+        del drawn
         sys = load(packaged("reacher.xml"))
         if backend != "spring":
             return sys
@@ -63,11 +61,6 @@ class Reacher(AbstractTask):
         del sys, state
         return action
 
-    def advance(
-        self, sys: base.System, backend: Backend, state: base.State, ctrl: Float[Array, " ctrl"]
-    ) -> base.State:
-        return advance(sys, backend, state, ctrl)
-
     def observe(
         self, sys: base.System, state: base.State, ctrl: Float[Array, " ctrl"]
     ) -> Float[Array, " state"]:
@@ -78,17 +71,6 @@ class Reacher(AbstractTask):
             speed = offset.do(state.xd.take(1))
         angles = state.q[:2]
         return jnp.concatenate([jnp.cos(angles), jnp.sin(angles), tip.pos, speed.vel])
-
-    def follow(
-        self, sys: base.System, state: base.State, goal: Float[Array, " goal"]
-    ) -> Float[Array, " goal"]:
-        del sys, state
-        return goal
-
-    def distance(
-        self, state: Float[Array, " state"], goal: Float[Array, " goal"]
-    ) -> Float[Array, ""]:
-        return jnp.linalg.norm(state[4:7] - goal)
 
     def healthy(self, state: base.State) -> Bool[Array, ""]:
         del state

@@ -1,20 +1,35 @@
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import equinox as eqx
+import jax.numpy as jnp
 from brax import base
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from ..walls import Walls
 from ._spec import Backend, Radii, Timing
 
 Scalars = Mapping[str, Float[Array, ""]]
 
 
+def euclidean(achieved: Float[Array, " goal"], goal: Float[Array, " goal"]) -> Float[Array, ""]:
+    """The length of the difference."""
+    return jnp.linalg.norm(achieved - goal)
+
+
 @dataclasses.dataclass(frozen=True)
 class Traits:
-    """What is fixed about a task: sizes, where the achieved goal is, radii, and the physics that
-    it can run on, the paper's first."""
+    """What is fixed about a task.
+
+    **Arguments:**
+
+    - `state_size`, `goal_size`, `action_size`, `goal_indices`, `radii`: see `TaskSpec`.
+    - `timings`: the physics that it can run on, the paper's first.
+    - `walls`: walls that are not in the model, for the spring physics alone.
+    - `distance`: from an achieved to a commanded goal, in metres; radii are compared with it.
+    - `follow`: the commanded goal from now on, of `(sys, state, goal)`, where it moves with things.
+    """
 
     state_size: int
     goal_size: int
@@ -22,6 +37,9 @@ class Traits:
     goal_indices: tuple[int, int]
     radii: Radii
     timings: Mapping[Backend, Timing]
+    walls: Walls | None = None
+    distance: Callable[[Array, Array], Array] = euclidean
+    follow: Callable[[base.System, base.State, Array], Array] | None = None
 
 
 class Start(eqx.Module):
@@ -63,12 +81,9 @@ class AbstractTask(eqx.Module):
     def traits(self) -> Traits: ...
 
     @abc.abstractmethod
-    def system(self, backend: Backend) -> base.System:
-        """What is simulated; the time step is set later."""
-
-    @abc.abstractmethod
-    def scene(self, backend: Backend) -> base.System:
-        """What is drawn: links as in the system, with geometry that need not be simulated."""
+    def system(self, backend: Backend, *, drawn: bool) -> base.System:
+        """What is simulated; the time step is set later. Where it is `drawn`, the same links, with
+        geometry that need not be simulated."""
 
     @abc.abstractmethod
     def start(self, sys: base.System, *, key: PRNGKeyArray) -> Start:
@@ -81,28 +96,10 @@ class AbstractTask(eqx.Module):
         """What the actuators get during a control step, from an action in [-1, 1]."""
 
     @abc.abstractmethod
-    def advance(
-        self, sys: base.System, backend: Backend, state: base.State, ctrl: Float[Array, " ctrl"]
-    ) -> base.State:
-        """One physics step."""
-
-    @abc.abstractmethod
     def observe(
         self, sys: base.System, state: base.State, ctrl: Float[Array, " ctrl"]
     ) -> Float[Array, " state"]:
         """The state part of the observation. At a start, `ctrl` is zero."""
-
-    @abc.abstractmethod
-    def follow(
-        self, sys: base.System, state: base.State, goal: Float[Array, " goal"]
-    ) -> Float[Array, " goal"]:
-        """The commanded goal from now on: the same, but where it moves with things."""
-
-    @abc.abstractmethod
-    def distance(
-        self, state: Float[Array, " state"], goal: Float[Array, " goal"]
-    ) -> Float[Array, ""]:
-        """How far the state is from the goal, in metres; radii are compared with it."""
 
     @abc.abstractmethod
     def healthy(self, state: base.State) -> Bool[Array, ""]:
