@@ -19,7 +19,7 @@ run: $(STAMP) ## Train offline on OGBench; flags in ARGS, such as ARGS=--help
 	@$(PY) experiments/offline_ogbench.py $(ARGS)
 
 test: $(STAMP) ## Run the tests; pytest's options in ARGS, such as ARGS="-m thorough"
-	@$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(STAMP) ## Lint, check the formatting, check the types
 	@$(PY) -m ruff check

@@ -35,6 +35,7 @@ def test_specification():
     assert (spec.radii.success, spec.radii.easy, spec.radii.hard) == (0.5, 2.0, None)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", references.task("ant_push")["cases"])
 def test_trajectory(case):
     env, place, step = compiled()

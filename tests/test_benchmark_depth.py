@@ -27,6 +27,7 @@ def test_the_twin_has_no_scan_left(getkey):
     assert not any(isinstance(node, Stacked) for node in kinds)
 
 
+@pytest.mark.thorough
 def test_rows_are_written_as_promised(tmp_path):
     out = tmp_path / "new" / "depth.json"
     main(Options(("hyperspherical",), (4,), width=8, batch_size=8, repeats=1, out=out))

@@ -57,6 +57,7 @@ def test_a_goal_of_choice():
     assert env.task.start(env.sys, key=jr.key(0)).goal.tolist() == [-3.0]
 
 
+@pytest.mark.thorough
 def test_random_steps():
     env, place, step = compiled()
     start = env.task.start(env.sys, key=jr.key(3))

@@ -142,7 +142,7 @@ def _wait_for_evaluation(process, out):
     "number",
     [
         signal.SIGKILL,
-        signal.SIGTERM,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.thorough),
         pytest.param(signal.SIGINT, marks=pytest.mark.thorough),
     ],
 )

@@ -86,9 +86,8 @@ def test_starts_are_the_same_for_the_same_key():
     assert not jnp.array_equal(one.q, other.q)
 
 
-@pytest.mark.parametrize(
-    "backend", ["generalized", pytest.param("spring", marks=pytest.mark.thorough)]
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("backend", ["generalized", "spring"])
 def test_random_steps(backend):
     env, place, step = compiled(backend)
     start = env.task.start(env.sys, key=jr.key(3))

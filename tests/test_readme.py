@@ -8,7 +8,7 @@ import pytest
 from crlx.envs.ogbench import collect
 
 README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+ENVIRONMENT, VARIANT, *_ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 DATASET = "pointmaze-medium-navigate-local"
 
 
@@ -16,14 +16,20 @@ def test_the_variant_composed_in_the_readme_learns(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     collect(DATASET, tmp_path / "data" / "ogbench")
     found = {}
-    exec(compile(BLOCKS[0], "README.md", "exec"), found)
+    exec(compile(VARIANT, "README.md", "exec"), found)
     losses = found["history"]["critic/loss"]
     assert losses[-20:].mean() < 0.75 * losses[:20].mean()
     assert found["progress"].step == 300
 
 
+def test_the_environments_of_the_readme_start():
+    found = {}
+    exec(compile(ENVIRONMENT, "README.md", "exec"), found)
+    assert found["state"].obs.shape == (64, 31)
+
+
 def test_the_variant_takes_less_than_forty_lines():
-    defined = BLOCKS[0].partition("class Chebyshev")[2].partition("\ndata, _ = load")[0]
+    defined = VARIANT.partition("class Chebyshev")[2].partition("\ndata, _ = load")[0]
     lines = [line for line in defined.splitlines() if line.strip()]
     assert len(lines) < 40
 

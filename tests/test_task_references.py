@@ -19,7 +19,7 @@ _TASKS = (
     "simple_u_maze",
 )
 # Each has the bodies and the physics of another.
-_ALIKE = ("ant_big_maze", "humanoid_0.0015")
+_ALIKE = ("ant_big_maze", "humanoid", "humanoid_0.0015")
 
 
 @functools.cache
