@@ -1,3 +1,8 @@
+from ._behaviours import AbstractBehaviour as AbstractBehaviour
+from ._behaviours import Agent as Agent
+from ._behaviours import BestOf as BestOf
+from ._behaviours import Greedy as Greedy
+from ._behaviours import Stochastic as Stochastic
 from ._checkpoint import Checkpoints as Checkpoints
 from ._checkpoint import Restored as Restored
 from ._config import JSON as JSON
@@ -38,6 +43,12 @@ from ._networks import Ensemble as Ensemble
 from ._networks import pairwise as pairwise
 from ._objective import AbstractObjective as AbstractObjective
 from ._objective import AbstractPaced as AbstractPaced
+from ._objective import AbstractScoring as AbstractScoring
+from ._online import BatchEnv as BatchEnv
+from ._online import BatchState as BatchState
+from ._online import Collected as Collected
+from ._online import GoalSpec as GoalSpec
+from ._online import Online as Online
 from ._optimizers import clip_by_layer_norm as clip_by_layer_norm
 from ._optimizers import per_layer as per_layer
 from ._optimizers import weight_decay_mask as weight_decay_mask
@@ -46,6 +57,8 @@ from ._policy import StoredRun as StoredRun
 from ._policy import best_actions as best_actions
 from ._policy import load_policy as load_policy
 from ._policy import load_run as load_run
+from ._replay import Replay as Replay
+from ._replay_rows import ReplayRows as ReplayRows
 from ._rows import AbstractRows as AbstractRows
 from ._rows import OfflineRows as OfflineRows
 from ._source import AbstractSource as AbstractSource

@@ -8,9 +8,10 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Int, PRNGKeyArray
 
+from ._behaviours import Agent
 from ._misc import field_norms
 from ._networks import AbstractArchitecture
-from ._objective import AbstractObjective, AbstractPaced, Batch, Params, State
+from ._objective import AbstractObjective, AbstractPaced, AbstractScoring, Batch, Params, State
 from ._optimizer_check import check_optimizer
 from ._pace import by_field, held, scaled
 from ._projection import project
@@ -57,6 +58,14 @@ class Learner(eqx.Module, Generic[Params, State, Batch]):
         check_optimizer(self.optimizer, trained)
         opt_state = self._optimizer(self._pace(state)).init(trained)
         return Progress(params, state, opt_state, jnp.zeros((), jnp.int32))
+
+    def agent(self, progress: Progress[Params, State]) -> Agent:
+        """What acts with the parameters of the moment."""
+        objective, params, state = self.objective, progress.params, progress.state
+        score = None
+        if isinstance(objective, AbstractScoring):
+            score = eqx.Partial(objective.score, params, state)
+        return Agent(objective.policy(params, state), score)
 
     def update(
         self, progress: Progress[Params, State], batch: Batch, *, key: PRNGKeyArray

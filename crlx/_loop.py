@@ -36,8 +36,8 @@ def epoch(
 
     def one(carry: tuple[Progress[Params, State], Data]):
         progress, data = carry
-        actor = learner.objective.policy(progress.params, progress.state)
-        data, collected = source.collect(data, actor, key=jr.fold_in(ckey, progress.step))
+        agent = learner.agent(progress)
+        data, collected = source.collect(data, agent, key=jr.fold_in(ckey, progress.step))
         progress, fitted = learner.fit(
             progress, source.rows(data), updates=updates, batch_size=batch_size, key=fkey
         )

@@ -2,7 +2,7 @@ import abc
 from typing import Generic, TypeVar
 
 import equinox as eqx
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ._networks import AbstractActor, AbstractArchitecture
 from ._rows import AbstractRows
@@ -66,4 +66,22 @@ class AbstractPaced(AbstractObjective[Params, State, Batch]):
 
         Where an array is zero, the field and its state of the optimizer, with the count of its
         steps, stay exactly as they are. The names must not depend on `state`.
+        """
+
+
+class AbstractScoring(AbstractObjective[Params, State, Batch]):
+    """An objective that can tell how good an action is."""
+
+    @abc.abstractmethod
+    def score(
+        self,
+        params: Params,
+        state: State,
+        observation: Float[Array, " obs"],
+        action: Float[Array, " act"],
+        goal: Float[Array, " goal"],
+    ) -> Scalar:
+        """How well an action leads to a goal; higher is better. For one example.
+
+        Raises `ValueError` where settings of the objective leave nothing that tells.
         """

@@ -4,7 +4,7 @@ from typing import Generic, TypeVar
 import equinox as eqx
 from jaxtyping import PRNGKeyArray
 
-from ._networks import AbstractActor
+from ._behaviours import Agent
 from ._rows import AbstractRows
 from ._types import Metrics
 
@@ -19,10 +19,11 @@ class AbstractSource(eqx.Module, Generic[Data]):
         """What collection changes, at the start."""
 
     @abc.abstractmethod
-    def collect(
-        self, data: Data, actor: AbstractActor, *, key: PRNGKeyArray
-    ) -> tuple[Data, Metrics]:
-        """Gathers new experience with the current policy."""
+    def collect(self, data: Data, agent: Agent, *, key: PRNGKeyArray) -> tuple[Data, Metrics]:
+        """Gathers new experience with the current policy.
+
+        **Returns:** the data, and metrics named `group/name`.
+        """
 
     @abc.abstractmethod
     def rows(self, data: Data) -> AbstractRows:
@@ -37,10 +38,8 @@ class Offline(AbstractSource[None]):
     def init(self, *, key: PRNGKeyArray) -> None:
         del key
 
-    def collect(
-        self, data: None, actor: AbstractActor, *, key: PRNGKeyArray
-    ) -> tuple[None, Metrics]:
-        del data, actor, key
+    def collect(self, data: None, agent: Agent, *, key: PRNGKeyArray) -> tuple[None, Metrics]:
+        del data, agent, key
         return None, {}
 
     def rows(self, data: None) -> AbstractRows:

@@ -11,8 +11,8 @@ from crlx import (
     AbstractArchitecture,
     AbstractDistance,
     AbstractHindsight,
-    AbstractObjective,
     AbstractRows,
+    AbstractScoring,
     AbstractSharedCritic,
     ActionSpace,
     Affine,
@@ -54,7 +54,7 @@ class ContrastiveBatch(eqx.Module):
     score_goal: Float[Array, "batch future"]
 
 
-class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
+class Contrastive(AbstractScoring[ContrastiveParams, None, ContrastiveBatch]):
     r"""Contrastive RL: a critic that tells the future of a state and action from other futures.
 
     The critic minimizes `contrast` plus $\lambda\, \overline{(\log \sum e^S)^2}$, averaged over
@@ -165,6 +165,22 @@ class Contrastive(AbstractObjective[ContrastiveParams, None, ContrastiveBatch]):
     def policy(self, params: ContrastiveParams, state: None) -> AbstractActor:
         del state
         return params.actor
+
+    def score(
+        self,
+        params: ContrastiveParams,
+        state: None,
+        observation: Float[Array, " obs"],
+        action: Float[Array, " act"],
+        goal: Float[Array, " goal"],
+    ) -> Float[Array, ""]:
+        del state
+        if self.future_actions:
+            raise ValueError(
+                "With future_actions a goal is a state and the action taken there, so actions "
+                "cannot be scored for a commanded goal: use Stochastic() or Greedy()."
+            )
+        return jnp.min(params.critic(observation, action, goal))
 
     @property
     def _penalty(self) -> float:

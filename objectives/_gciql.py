@@ -10,8 +10,8 @@ from crlx import (
     AbstractActor,
     AbstractArchitecture,
     AbstractHindsight,
-    AbstractObjective,
     AbstractRows,
+    AbstractScoring,
     Ensemble,
     Metrics,
     Spec,
@@ -37,7 +37,7 @@ class GCIQLParams(eqx.Module):
     actor_term: PyTree
 
 
-class GCIQL(AbstractObjective[GCIQLParams, Ensemble, Transitions]):
+class GCIQL(AbstractScoring[GCIQLParams, Ensemble, Transitions]):
     r"""Goal-conditioned implicit Q-learning: no action outside the data is ever evaluated.
 
     $$L_V = \overline{\rho_\kappa(\min_e \bar Q_e(s, a, g) - V(s, g))}, \qquad
@@ -104,6 +104,17 @@ class GCIQL(AbstractObjective[GCIQLParams, Ensemble, Transitions]):
     def policy(self, params: GCIQLParams, state: Ensemble) -> AbstractActor:
         del state
         return params.actor
+
+    def score(
+        self,
+        params: GCIQLParams,
+        state: Ensemble,
+        observation: Float[Array, " obs"],
+        action: Float[Array, " act"],
+        goal: Float[Array, " goal"],
+    ) -> Float[Array, ""]:
+        del state
+        return jnp.min(params.critic(observation, action, goal))
 
     def _value(
         self, value: Ensemble, slow: Ensemble, batch: Transitions

@@ -8,8 +8,8 @@ from crlx import (
     AbstractActor,
     AbstractArchitecture,
     AbstractHindsight,
-    AbstractObjective,
     AbstractRows,
+    AbstractScoring,
     Ensemble,
     Metrics,
     Spec,
@@ -25,7 +25,7 @@ from ._transitions import Relabelling, Transitions, relabelled
 from ._values import smallest
 
 
-class SAC(AbstractObjective[TDParams, Ensemble, Transitions]):
+class SAC(AbstractScoring[TDParams, Ensemble, Transitions]):
     r"""Soft actor-critic, with goals and hindsight.
 
     $$L_Q = \tfrac12 \overline{(y - Q_e(s, a, g))^2}, \qquad
@@ -96,6 +96,17 @@ class SAC(AbstractObjective[TDParams, Ensemble, Transitions]):
     def policy(self, params: TDParams, state: Ensemble) -> AbstractActor:
         del state
         return params.actor
+
+    def score(
+        self,
+        params: TDParams,
+        state: Ensemble,
+        observation: Float[Array, " obs"],
+        action: Float[Array, " act"],
+        goal: Float[Array, " goal"],
+    ) -> Float[Array, ""]:
+        del state
+        return jnp.min(params.critic(observation, action, goal))
 
     def _wanted(
         self, params: TDParams, slow: Ensemble, batch: Transitions, *, key: PRNGKeyArray

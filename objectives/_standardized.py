@@ -10,6 +10,7 @@ from crlx import (
     AbstractObjective,
     AbstractPaced,
     AbstractRows,
+    AbstractScoring,
     Affine,
     Metrics,
     Moments,
@@ -31,7 +32,10 @@ class StandardizedState(eqx.Module, Generic[State]):
     inner: State
 
 
-class Standardized(AbstractPaced[Params, StandardizedState[State], Batch]):
+class Standardized(
+    AbstractPaced[Params, StandardizedState[State], Batch],
+    AbstractScoring[Params, StandardizedState[State], Batch],
+):
     """Any objective, on networks that scale what they read by running statistics.
 
     The statistics start as mean 0 and variance 1. Nothing but `observe` moves them, and rows that
@@ -83,6 +87,19 @@ class Standardized(AbstractPaced[Params, StandardizedState[State], Batch]):
     def policy(self, params: Params, state: StandardizedState[State]) -> AbstractActor:
         params, inner = with_moments((params, state.inner), state.moments)
         return self.objective.policy(params, inner)
+
+    def score(
+        self,
+        params: Params,
+        state: StandardizedState[State],
+        observation: Float[Array, " obs"],
+        action: Float[Array, " act"],
+        goal: Float[Array, " goal"],
+    ) -> Float[Array, ""]:
+        if not isinstance(self.objective, AbstractScoring):
+            raise ValueError(f"{type(self.objective).__name__} scores no actions.")
+        params, inner = with_moments((params, state.inner), state.moments)
+        return self.objective.score(params, inner, observation, action, goal)
 
     def pace(self, state: StandardizedState[State]) -> Pace:
         if not isinstance(self.objective, AbstractPaced):

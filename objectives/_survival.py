@@ -10,8 +10,8 @@ from crlx import (
     AbstractActor,
     AbstractArchitecture,
     AbstractHindsight,
-    AbstractObjective,
     AbstractRows,
+    AbstractScoring,
     Anywhere,
     JointNetwork,
     Metrics,
@@ -49,7 +49,7 @@ class SurvivalBatch(eqx.Module):
     actor_goal: Float[Array, "batch goal"]
 
 
-class Survival(AbstractObjective[SurvivalParams, None, SurvivalBatch]):
+class Survival(AbstractScoring[SurvivalParams, None, SurvivalBatch]):
     r"""Experimental: classifies the time until a goal, as survival analysis does.
 
     Time is cut into spans that grow with distance. With $h_b(s, a, g)$ the chance of reaching
@@ -129,7 +129,18 @@ class Survival(AbstractObjective[SurvivalParams, None, SurvivalBatch]):
         del state
         return params.actor
 
-    def score(self, logits: Logits) -> Float[Array, ""]:
+    def score(
+        self,
+        params: SurvivalParams,
+        state: None,
+        observation: Float[Array, " obs"],
+        action: Float[Array, " act"],
+        goal: Float[Array, " goal"],
+    ) -> Float[Array, ""]:
+        del state
+        return self.worth(params.hazards(observation, action, goal))
+
+    def worth(self, logits: Logits) -> Float[Array, ""]:
         r"""$\log \sum_b \gamma^{k_b} P(b)$ from the logits of hazards."""
         alive = jnp.cumsum(jax.nn.log_sigmoid(-logits))
         before = jnp.pad(alive[:-1], (1, 0))
@@ -170,7 +181,7 @@ class Survival(AbstractObjective[SurvivalParams, None, SurvivalBatch]):
         rows = ActorBatch(batch.observation, batch.action, batch.actor_goal)
 
         def score(action: Float[Array, "batch act"]) -> Float[Array, " batch"]:
-            return jax.vmap(self.score)(jax.vmap(hazards)(rows.observation, action, rows.goal))
+            return jax.vmap(self.worth)(jax.vmap(hazards)(rows.observation, action, rows.goal))
 
         advantage = None
         if self.actor.needs_advantage:

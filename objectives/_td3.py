@@ -10,6 +10,7 @@ from crlx import (
     AbstractHindsight,
     AbstractPaced,
     AbstractRows,
+    AbstractScoring,
     Ensemble,
     Metrics,
     Pace,
@@ -33,7 +34,10 @@ class TD3State(eqx.Module):
     updates: Int[Array, ""]
 
 
-class TD3(AbstractPaced[TDParams, TD3State, Transitions]):
+class TD3(
+    AbstractPaced[TDParams, TD3State, Transitions],
+    AbstractScoring[TDParams, TD3State, Transitions],
+):
     r"""Twin delayed deterministic policy gradients, with goals and hindsight.
 
     $$L_Q = \tfrac12 \overline{(y - Q_e(s, a, g))^2}, \qquad
@@ -126,6 +130,17 @@ class TD3(AbstractPaced[TDParams, TD3State, Transitions]):
     def policy(self, params: TDParams, state: TD3State) -> AbstractActor:
         del state
         return params.actor
+
+    def score(
+        self,
+        params: TDParams,
+        state: TD3State,
+        observation: Float[Array, " obs"],
+        action: Float[Array, " act"],
+        goal: Float[Array, " goal"],
+    ) -> Float[Array, ""]:
+        del state
+        return jnp.min(params.critic(observation, action, goal))
 
     def pace(self, state: TD3State) -> Pace:
         due = self._due(state)

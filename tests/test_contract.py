@@ -41,6 +41,7 @@ from architectures import (
 )
 from crlx import (
     AbstractLearnedEnergy,
+    Agent,
     Anywhere,
     ClippedGeometric,
     Current,
@@ -164,7 +165,7 @@ def test_architecture(name, getkey):
 
 
 def test_source(rows, getkey):
-    check_source(Offline(rows), MLP.actor(SPEC, key=getkey()), key=getkey())
+    check_source(Offline(rows), Agent(MLP.actor(SPEC, key=getkey())), key=getkey())
 
 
 def test_rows(rows, getkey):

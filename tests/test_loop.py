@@ -97,8 +97,8 @@ class Growing(AbstractSource[Int[Array, ""]]):
         del key
         return jnp.zeros((), jnp.int32)
 
-    def collect(self, data, actor, *, key):
-        action = actor(jnp.ones(2), jnp.ones(2)).mode()[0]
+    def collect(self, data, agent, *, key):
+        action = agent.actor(jnp.ones(2), jnp.ones(2)).mode()[0]
         return data + 10, {"collect/action": action, "collect/noise": jr.normal(key)}
 
     def rows(self, data):

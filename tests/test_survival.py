@@ -96,7 +96,7 @@ tables = hnp.arrays(np.float32, 4, elements=st.floats(-8, 8, width=32))
 @eqx.filter_jit
 def terms(objective, logits, steps):
     vectors = jax.vmap(objective.reached, (None, 0)), jax.vmap(objective.censored, (None, 0))
-    return [f(logits, steps) for f in vectors] + [objective.score(logits)]
+    return [f(logits, steps) for f in vectors] + [objective.worth(logits)]
 
 
 @given(logits=tables)
@@ -129,7 +129,7 @@ def test_a_certain_goal_scores_its_discount():
     objective = Survival(spans=SPANS, discount=DISCOUNT)
     for span, first in enumerate(SPANS):
         logits = jnp.where(jnp.arange(4) < span, -30.0, 30.0)
-        np.testing.assert_allclose(objective.score(logits), first * np.log(DISCOUNT), rtol=1e-5)
+        np.testing.assert_allclose(objective.worth(logits), first * np.log(DISCOUNT), rtol=1e-5)
 
 
 def test_extreme_logits_stay_finite():

@@ -118,8 +118,8 @@ class Endless(AbstractSource):
         del key
         return jnp.zeros((), jnp.int32)
 
-    def collect(self, data, actor, *, key):
-        del actor, key
+    def collect(self, data, agent, *, key):
+        del agent, key
         metrics = {"Length" if self.fault == "name" else "collect/count": jnp.ones(())}
         return jnp.asarray(1) if self.fault == "weak" else data + 1, metrics
 
@@ -136,11 +136,11 @@ class Endless(AbstractSource):
     ],
 )
 def test_faulty_sources_are_refused(fault, message, getkey):
-    actor = MLP.actor(SPEC, key=getkey())
+    agent = Agent(MLP.actor(SPEC, key=getkey()))
     source = Endless(numbered_rows([30, 70]), "")
-    check_source(source, actor, key=getkey())
+    check_source(source, agent, key=getkey())
     with refuses(message):
-        check_source(dataclasses.replace(source, fault=fault), actor, key=getkey())
+        check_source(dataclasses.replace(source, fault=fault), agent, key=getkey())
 
 
 def test_chi_square_agrees_with_the_tables():

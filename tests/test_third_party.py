@@ -24,6 +24,7 @@ from crlx import (
     AbstractObjective,
     AbstractRows,
     AbstractSource,
+    Agent,
     Geometric,
     Learner,
     Offline,
@@ -177,13 +178,13 @@ class Meadow(AbstractSource[Ring]):
         empty = jnp.zeros((count, 2))
         return Ring(Step(empty, empty, empty), jnp.zeros((), jnp.int32))
 
-    def collect(self, data, actor, *, key):
+    def collect(self, data, agent, *, key):
         skey, gkey, akey = jr.split(key, 3)
         start = jr.uniform(skey, (2,), minval=-1, maxval=1)
         goal = jr.uniform(gkey, (2,), minval=-1, maxval=1)
 
         def move(position, key):
-            action, _ = actor(position, goal).sample_and_log_prob(key=key)
+            action, _ = agent.actor(position, goal).sample_and_log_prob(key=key)
             action = jnp.clip(action, -1, 1)
             return jnp.clip(position + 0.2 * action, -1, 1), (position, action)
 
@@ -225,8 +226,8 @@ def test_the_objective_passes_its_checks(getkey):
 @pytest.mark.usefixtures("lightly_compiled")
 @pytest.mark.parametrize("collections", [1, 4, 13])
 def test_the_source_passes_its_checks(collections, getkey):
-    source, actor = Meadow(), NETWORKS.actor(SPEC, key=getkey())
-    check_source(source, actor, collections=collections, key=getkey())
+    source, agent = Meadow(), Agent(NETWORKS.actor(SPEC, key=getkey()))
+    check_source(source, agent, collections=collections, key=getkey())
     data = dataclasses.replace(source.init(key=getkey()), episodes=jnp.asarray(collections))
     row = np.arange(21 * min(collections, source.capacity))
     check_rows(source.rows(data), row[row % 21 < 20], key=getkey())

@@ -5,7 +5,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from .._networks import AbstractActor
+from .._behaviours import Agent
 from .._rows import AbstractRows
 from .._source import AbstractSource, Data
 from .._types import Metrics
@@ -44,7 +44,7 @@ def check_rows(
 
 def check_source(
     source: AbstractSource[Data],
-    actor: AbstractActor,
+    agent: Agent,
     *,
     collections: int = 3,
     batch_size: int = 16,
@@ -55,7 +55,7 @@ def check_source(
     **Arguments:**
 
     - `source`: what to check. Test its rows with `check_rows`, which needs to know them.
-    - `actor`: acts while collecting.
+    - `agent`: acts while collecting.
     - `collections`: how often to collect before looking at the rows.
     - `batch_size`: how many rows to draw.
     """
@@ -67,9 +67,9 @@ def check_source(
     keys = jr.split(ckey, collections)
     for k in keys:
         before = data
-        data, metrics = collect(data, actor, key=k)
+        data, metrics = collect(data, agent, key=k)
         require_same_structure(before, data, "After `collect`, data")
-    again, _ = collect(before, actor, key=keys[-1])
+    again, _ = collect(before, agent, key=keys[-1])
     require_close(again, data, "`collect`, twice from one state: ", rtol=0.0, atol=0.0)
     require_same_structure(first, data, "After all collections, data")
     for name, metric in metrics.items():

@@ -1,0 +1,168 @@
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from ._behaviours import AbstractBehaviour, Agent, Stochastic
+from ._replay import Replay
+from ._replay_rows import ReplayRows
+from ._source import AbstractSource
+from ._types import Metrics, Outcome
+
+
+@runtime_checkable
+class GoalSpec(Protocol):
+    """What `Online` must know of observations, each of which is a state and a commanded goal."""
+
+    @property
+    def action_size(self) -> int: ...
+    def state(self, observation: Array) -> Array: ...
+    def goal(self, observation: Array) -> Array: ...
+    def achieved(self, state: Array) -> Array: ...
+
+
+@runtime_checkable
+class BatchState(Protocol):
+    """The state of a batch of environments, a pytree as Brax has it."""
+
+    obs: Float[Array, "envs obs"]
+    reward: Float[Array, " envs"]
+    done: Float[Array, " envs"]
+    metrics: Mapping[str, Float[Array, " envs"]]
+    info: Mapping[str, Any]
+
+
+@runtime_checkable
+class BatchEnv(Protocol):
+    """A batch of environments that begin new episodes by themselves, such as
+    `crlx.envs.wrappers.training` makes.
+
+    After a step, `obs` is what is observed now, `info["last_observation"]` what the action led to,
+    and `info["truncation"]` tells where `done` comes of a time limit.
+    """
+
+    @property
+    def spec(self) -> GoalSpec: ...
+    def reset(self, rng: Array) -> BatchState: ...
+    def step(self, state: BatchState, action: Array) -> BatchState: ...
+
+
+class Collected(eqx.Module):
+    """What collection changes.
+
+    **Arguments:**
+
+    - `env`: the environments' state.
+    - `replay`: what they have met.
+    - `steps`: how many steps each has made.
+    - `plan`, `phase`: the actions that were decided on, and how many of them are done.
+    """
+
+    env: PyTree
+    replay: Replay
+    steps: Int[Array, ""]
+    plan: Float[Array, "envs chunk act"]
+    phase: Int[Array, " envs"]
+
+
+class Online(AbstractSource[Collected]):
+    """Environments that the agent acts in, and a memory of the newest steps.
+
+    The first collection makes `warm_up` steps of each environment, every later one `unroll`. Any
+    numbers go together.
+
+    **Arguments:**
+
+    - `env`: the environments, such as `training(make(name))`.
+    - `envs`: how many.
+    - `capacity`: rows that are kept for each of them; see `Replay`.
+    - `unroll`, `warm_up`: steps of each environment in a collection, and in the first.
+    - `behaviour`: how the agent acts.
+    - `chunk`: how many actions the policy decides on at once; they are carried out one after the
+      other, up to the end of the episode.
+    - `outcomes`: keep an `Outcome` of each step too, which objectives with rewards read.
+    """
+
+    env: BatchEnv = eqx.field(static=True)
+    envs: int = 64
+    capacity: int = 10_000
+    unroll: int = 62
+    warm_up: int = 1000
+    behaviour: AbstractBehaviour = eqx.field(default_factory=Stochastic)
+    chunk: int = 1
+    outcomes: bool = True
+
+    def __check_init__(self):
+        for name in ("envs", "unroll", "warm_up", "chunk"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is at least 1; got {getattr(self, name)}.")
+
+    def init(self, *, key: PRNGKeyArray) -> Collected:
+        state = self.env.reset(jr.split(key, self.envs))
+        observation = self.env.spec.state(state.obs)
+        plan = jnp.zeros((self.envs, self.chunk, self.env.spec.action_size), jnp.float32)
+        extras = self._outcome(state, state)
+        replay = Replay.start(observation, plan[:, 0], extras, capacity=self.capacity)
+        phase = jnp.zeros(self.envs, jnp.int32)
+        return Collected(state, replay, jnp.zeros((), jnp.int32), plan, phase)
+
+    def collect(
+        self, data: Collected, agent: Agent, *, key: PRNGKeyArray
+    ) -> tuple[Collected, Metrics]:
+        """Steps all environments. The metrics are means over the steps of the environments' own,
+        of the reward, and of how often an episode ended."""
+        steps = jnp.where(data.steps == 0, self.warm_up, self.unroll)
+        # A loop that takes its length as it runs, so that the first collection needs no program
+        # of its own. What it changes is in place: nothing is stacked.
+        sums = jax.tree.map(jnp.zeros_like, _readings(data.env))
+
+        def step(i: Int[Array, ""], carry: tuple[Collected, Metrics]) -> tuple[Collected, Metrics]:
+            data = self._step(carry[0], agent, key=jr.fold_in(key, i))
+            return data, jax.tree.map(jnp.add, carry[1], _readings(data.env))
+
+        data, sums = jax.lax.fori_loop(0, steps, step, (data, sums))
+        return data, {
+            f"collect/{name}": total / steps.astype(total.dtype) for name, total in sums.items()
+        }
+
+    def rows(self, data: Collected) -> ReplayRows:
+        return data.replay.rows(self.env.spec.achieved)
+
+    def _step(self, data: Collected, agent: Agent, *, key: PRNGKeyArray) -> Collected:
+        spec, now = self.env.spec, data.env.obs
+        keys = jr.split(key, self.envs)
+
+        def decide(observation: Array, goal: Array, key: PRNGKeyArray) -> Array:
+            return self.behaviour(agent, observation, goal, key=key)
+
+        chosen = jax.vmap(decide)(spec.state(now), spec.goal(now), keys)
+        chosen = jnp.clip(chosen, -1, 1).reshape(data.plan.shape)
+        plan = jnp.where((data.phase == 0)[:, None, None], chosen, data.plan)
+        action = plan[jnp.arange(self.envs), data.phase]
+        state = self.env.step(data.env, action)
+        done = state.done > 0
+        replay = data.replay.insert(
+            action,
+            self._outcome(data.env, state),
+            after=spec.state(state.info["last_observation"]),
+            done=done,
+            now=spec.state(state.obs),
+        )
+        phase = jnp.where(done, 0, (data.phase + 1) % self.chunk)
+        return Collected(state, replay, data.steps + 1, plan, phase)
+
+    def _outcome(self, before: BatchState, after: BatchState) -> Outcome | None:
+        if not self.outcomes:
+            return None
+        terminated = (after.done > 0) & (after.info["truncation"] == 0)
+        return Outcome(self.env.spec.goal(before.obs), terminated)
+
+
+def _readings(state: BatchState) -> dict[str, Float[Array, ""]]:
+    """Means over the environments."""
+    own = {**state.metrics, "reward": state.reward, "done": state.done}
+    return {name: jnp.mean(value) for name, value in own.items()}
