@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 from architectures import MLPNetworks
-from crlx import AbstractHindsight, AbstractRows, AbstractSource, OfflineRows, Spec
+from crlx import AbstractHindsight, AbstractRows, AbstractSource, Agent, OfflineRows, Spec
 from crlx.testing import (
     batch_sizes,
     batches,
