@@ -52,6 +52,7 @@ from ._online import Online as Online
 from ._optimizers import clip_by_layer_norm as clip_by_layer_norm
 from ._optimizers import per_layer as per_layer
 from ._optimizers import weight_decay_mask as weight_decay_mask
+from ._plan import Plan as Plan
 from ._policy import Policy as Policy
 from ._policy import StoredRun as StoredRun
 from ._policy import best_actions as best_actions

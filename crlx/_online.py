@@ -8,6 +8,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from ._behaviours import AbstractBehaviour, Agent, Stochastic
+from ._plan import Plan
 from ._replay import Replay
 from ._replay_rows import ReplayRows
 from ._source import AbstractSource
@@ -59,14 +60,13 @@ class Collected(eqx.Module):
     - `env`: the environments' state.
     - `replay`: what they have met.
     - `steps`: how many steps each has made.
-    - `plan`, `phase`: the actions that were decided on, and how many of them are done.
+    - `plan`: the actions that they are about to take.
     """
 
     env: PyTree
     replay: Replay
     steps: Int[Array, ""]
-    plan: Float[Array, "envs chunk act"]
-    phase: Int[Array, " envs"]
+    plan: Plan
 
 
 class Online(AbstractSource[Collected]):
@@ -104,11 +104,10 @@ class Online(AbstractSource[Collected]):
     def init(self, *, key: PRNGKeyArray) -> Collected:
         state = self.env.reset(jr.split(key, self.envs))
         observation = self.env.spec.state(state.obs)
-        plan = jnp.zeros((self.envs, self.chunk, self.env.spec.action_size), jnp.float32)
+        plan = Plan.start(self.envs, self.chunk, self.env.spec.action_size)
         extras = self._outcome(state, state)
-        replay = Replay.start(observation, plan[:, 0], extras, capacity=self.capacity)
-        phase = jnp.zeros(self.envs, jnp.int32)
-        return Collected(state, replay, jnp.zeros((), jnp.int32), plan, phase)
+        replay = Replay.start(observation, plan.actions[:, 0], extras, capacity=self.capacity)
+        return Collected(state, replay, jnp.zeros((), jnp.int32), plan)
 
     def collect(
         self, data: Collected, agent: Agent, *, key: PRNGKeyArray
@@ -139,10 +138,8 @@ class Online(AbstractSource[Collected]):
         def decide(observation: Array, goal: Array, key: PRNGKeyArray) -> Array:
             return self.behaviour(agent, observation, goal, key=key)
 
-        chosen = jax.vmap(decide)(spec.state(now), spec.goal(now), keys)
-        chosen = jnp.clip(chosen, -1, 1).reshape(data.plan.shape)
-        plan = jnp.where((data.phase == 0)[:, None, None], chosen, data.plan)
-        action = plan[jnp.arange(self.envs), data.phase]
+        decided = jax.vmap(decide)(spec.state(now), spec.goal(now), keys)
+        action, plan = data.plan.follow(jnp.clip(decided, -1, 1))
         state = self.env.step(data.env, action)
         done = state.done > 0
         replay = data.replay.insert(
@@ -152,8 +149,7 @@ class Online(AbstractSource[Collected]):
             done=done,
             now=spec.state(state.obs),
         )
-        phase = jnp.where(done, 0, (data.phase + 1) % self.chunk)
-        return Collected(state, replay, data.steps + 1, plan, phase)
+        return Collected(state, replay, data.steps + 1, plan.drop(done))
 
     def _outcome(self, before: BatchState, after: BatchState) -> Outcome | None:
         if not self.outcomes:

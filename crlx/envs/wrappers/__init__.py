@@ -1,6 +1,9 @@
 """Batches of environments for training and for evaluation."""
 
 from ._autoreset import AutoReset as AutoReset
+from ._evaluate import TaskEvaluation as TaskEvaluation
+from ._evaluate import TaskEvaluator as TaskEvaluator
+from ._evaluate import Trace as Trace
 from ._scores import Scored as Scored
 from ._scores import Scores as Scores
 from ._scores import scores as scores

@@ -28,6 +28,23 @@ class Scores(eqx.Module):
     dist: Float[Array, " envs"]
     sums: dict[str, Float[Array, " envs"]]
 
+    def means(self) -> dict[str, Float[Array, ""]]:
+        """What an evaluation reports: means over the environments of a batch.
+
+        `episode_success` is the time at the goal in steps: the score of the paper. Likewise
+        `episode_reward`, and where the environment has them `episode_success_easy`,
+        `_success_hard`, `_dist` and `_distance_from_origin`, are sums over an episode.
+        `episode_success_any` is the share of episodes that reach the goal, `episode_length` counts
+        steps, and `final_dist` is the distance to the goal after the last one. An episode that has
+        not ended counts as it stands.
+        """
+        means = {f"episode_{name}": jnp.mean(value) for name, value in self.sums.items()}
+        return means | {
+            "episode_success_any": jnp.mean(self.reached),
+            "episode_length": jnp.mean(self.length.astype(jnp.float32)),
+            "final_dist": jnp.mean(self.dist),
+        }
+
 
 class Scored(envs.Wrapper):
     """Keeps `Scores` in `info["scores"]`. The step that ends an episode counts, later ones do
@@ -68,25 +85,9 @@ class Scored(envs.Wrapper):
 
 
 def scores(state: envs.State) -> dict[str, Float[Array, ""]]:
-    """What an evaluation reports: means over the environments of a batch.
-
-    `episode_success` is the time at the goal in steps: the score of the paper. Likewise
-    `episode_reward`, and where the environment has them `episode_success_easy`, `_success_hard`,
-    `_dist` and `_distance_from_origin`, are sums over an episode. `episode_success_any` is the
-    share of episodes that reach the goal, `episode_length` counts steps, and `final_dist` is the
-    distance to the goal after the last one. An episode that has not ended counts as it stands.
-
-    **Arguments:**
-
-    - `state`: of an environment from `evaluation`.
-    """
-    own = state.info["scores"]
-    means = {f"episode_{name}": jnp.mean(value) for name, value in own.sums.items()}
-    return means | {
-        "episode_success_any": jnp.mean(own.reached),
-        "episode_length": jnp.mean(own.length.astype(jnp.float32)),
-        "final_dist": jnp.mean(own.dist),
-    }
+    """What an evaluation reports of the states of an environment from `evaluation`: see
+    `Scores.means`."""
+    return state.info["scores"].means()
 
 
 def _counted(state: envs.State) -> dict[str, Float[Array, " envs"]]:
