@@ -6,38 +6,31 @@ from typing import Any, NoReturn
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
-from jaxtyping import PRNGKeyArray
 
-from crlx import JSON, Checkpoints, Progress, best_actions, epoch
-from crlx.envs.ogbench import Evaluation, EvaluationStopped, Evaluator
+from crlx import JSON, Checkpoints
 
 from ._compile import compile_ahead
 from ._divergence import Diverged, find_divergence
-from ._plots import plot_curve, plot_trajectories
+from ._job import AbstractJob
+from ._memory import check_fits, gigabytes, program_size, size_of
 from ._reporter import Reporter
 from ._run_directory import RunDirectory
-from ._snapshot import Record, packed, unpacked
+from ._snapshot import Record
 from ._stop import Stopped, StopRequest
-from ._task import Task, chunk_length, count_parameters
+from ._task import count_parameters
 
 _SECONDS_BETWEEN_SAVES = 300
 
 
 class Trainer:
-    """The driver: advances in compiled chunks, evaluates, logs, saves, stops and resumes."""
+    """The driver: advances in compiled calls, evaluates, logs, saves, stops and resumes."""
 
-    def __init__(
-        self, task: Task, evaluator: Evaluator, directory: RunDirectory, reporter: Reporter
-    ):
-        self._task, self._evaluator = task, evaluator
-        self._directory, self._reporter = directory, reporter
-        self._skeleton: Any = eqx.filter_eval_shape(task.init)
-        parameters = count_parameters(self._skeleton[0].params)
-        suited = chunk_length(task.interval, parameters, task.batch_size)
-        self._chunk = suited if task.log_every is None else min(task.log_every, task.interval)
+    def __init__(self, job: AbstractJob, directory: RunDirectory, reporter: Reporter):
+        self._job, self._directory, self._reporter = job, directory, reporter
+        self._skeleton: Any = eqx.filter_eval_shape(job.init)
+        check_fits(size_of(self._skeleton), "Parameters and data")
+        self._most = job.rounds_per_call(count_parameters(job.trained(self._skeleton)))
         self._compiled: dict[int, Callable[[Any, Any], Any]] = {}
         self._stop = StopRequest()
         self._loss = math.nan
@@ -53,23 +46,27 @@ class Trainer:
         self._saved_at = time.monotonic()
         try:
             with self._stop:
-                self._progress, key = self._restore() or eqx.filter_jit(self._task.init)()
-                self._key = key
-                self._source_key, self._update_key, self._measure_key = jr.split(key, 3)
-                while self._step < self._task.steps or not self._evaluated:
+                self._carry = self._restore()
+                if self._carry is None:
+                    self._carry = eqx.filter_jit(self._job.init)()
+                while self._rounds < self._job.rounds or not self._evaluated:
                     self._turn()
         finally:
             self._checkpoints.close()
 
     @property
+    def _rounds(self) -> int:
+        return self._job.rounds_done(self._carry)
+
+    @property
     def _step(self) -> int:
-        return int(self._progress.step)
+        return self._job.step(self._rounds)
 
     @property
     def _evaluated(self) -> bool:
-        step, task = self._step, self._task
-        due = step > 0 and (step % task.interval == 0 or step == task.steps)
-        return not due or any(e["step"] == step for e in self.record.evaluations)
+        rounds, job = self._rounds, self._job
+        due = rounds > 0 and (rounds % job.interval == 0 or rounds == job.rounds)
+        return not due or any(e["step"] == self._step for e in self.record.evaluations)
 
     def _turn(self) -> None:
         if self._stop:
@@ -82,47 +79,44 @@ class Trainer:
                 self._save()
 
     def _advance(self) -> None:
-        before, task = self._step, self._task
-        left = min(task.steps - before, task.interval - before % task.interval)
-        updates = min(self._chunk, left)
-        step = self._compile(updates)
+        before, job = self._rounds, self._job
+        left = min(job.rounds - before, job.interval - before % job.interval)
+        rounds = min(self._most, left)
+        step = self._compile(rounds)
         start = time.perf_counter()
-        self._progress, metrics = step(self._kept, self._progress)
-        metrics = {name: np.ravel(values) for name, values in jax.device_get(metrics).items()}
+        self._carry, metrics = step(job.kept, self._carry)
+        metrics = job.curves(jax.device_get(metrics))
         seconds = time.perf_counter() - start
+        updates = len(metrics["total/loss"])
         self.record.seconds += seconds
         self.record.updates += updates
         problem = find_divergence(metrics)
         sound = updates if problem is None else problem[0]
         if sound:
             means: dict[str, JSON] = {n: float(np.mean(v[:sound])) for n, v in metrics.items()}
-            speed = updates / seconds
-            self._directory.log({"step": before + sound, **means, "updates_per_second": speed})
+            line = {"step": job.step(before + rounds * sound // updates), **means}
+            self._directory.log({**line, **job.speeds(updates, seconds)})
         if problem is not None:
-            self._diverge(before + 1 + problem[0], problem[1])
+            first = before + math.ceil(rounds * (1 + problem[0]) / updates)
+            self._diverge(job.step(first), problem[1])
         self._loss = float(np.mean(metrics["total/loss"]))
         self._show(updates / seconds)
 
-    @property
-    def _kept(self) -> Any:
-        return self._task.learner, self._task.source, self._source_key, self._update_key
-
-    def _compile(self, updates: int) -> Callable[[Any, Any], Any]:
-        if updates not in self._compiled:
+    def _compile(self, rounds: int) -> Callable[[Any, Any], Any]:
+        if rounds not in self._compiled:
             self._reporter.say("Compiling ...")
+            advance = self._job.advance
 
-            def several(kept: Any, progress: Any) -> Any:
-                learner, source, skey, ukey = kept
-                data, size = source.init(key=skey), self._task.batch_size
-                progress, _, metrics = epoch(
-                    learner, source, progress, data, updates=updates, batch_size=size, key=ukey
-                )
-                return progress, metrics
+            def several(kept: Any, carry: Any) -> Any:
+                return advance(kept, carry, rounds)
 
-            step, seconds = compile_ahead(several, self._kept, self._progress)
-            self._compiled[updates] = step
+            step, seconds = compile_ahead(several, self._job.kept, self._carry)
+            size = program_size(step)
+            check_fits(size, "What is trained, its data and the work space")
+            self._reporter.say(f"Compiled in {seconds:.1f} s; all needs {gigabytes(size)}.")
+            self._compiled[rounds] = step
             self.record.compile_seconds += seconds
-        return self._compiled[updates]
+        return self._compiled[rounds]
 
     def _diverge(self, step: int, text: str) -> NoReturn:
         saved = self._checkpoints.steps()
@@ -130,63 +124,46 @@ class Trainer:
         raise Diverged(f"Step {step}: {text}. {good}A smaller --learning-rate may help.")
 
     def _evaluate(self) -> None:
-        step, task = self._step, self._task
-        actor = task.learner.objective.policy(self._progress.params, self._progress.state)
-
-        def policy(observations: np.ndarray, goals: np.ndarray) -> np.ndarray:
-            return np.asarray(best_actions(actor, jnp.asarray(observations), jnp.asarray(goals)))
-
-        def show(done: int, total: int) -> None:
-            self._reporter.update("evaluating", done, total)
-
-        start = time.perf_counter()
-        try:
-            found = self._evaluator(policy, step=step, stop=lambda: bool(self._stop), progress=show)
-        except EvaluationStopped:
+        step, start = self._step, time.perf_counter()
+        found = self._job.evaluate(
+            self._carry,
+            step,
+            stop=lambda: bool(self._stop),
+            show=lambda done, total: self._reporter.update("evaluating", done, total),
+        )
+        if found is None:
             self._leave()
         self._reporter.finish("evaluating")
         line = {"step": step, "overall_success": found.overall_success, "tasks": found.tasks}
-        self.record.evaluations.append(line)
-        held_out = {f"validation/{name}": value for name, value in self._measure().items()}
         seconds = {"evaluation_seconds": time.perf_counter() - start}
-        self._directory.log({**line, **held_out, **seconds, "event": "evaluation"})
-        scores = ", ".join(f"{name} {score:.0%}" for name, score in found.tasks.items())
-        self._reporter.say(f"Step {step:,}: success {found.overall_success:.1%} ({scores})")
-        self._draw(found)
+        self._directory.log({**line, **found.figures, **seconds, "event": "evaluation"})
+        self.record.evaluations.append(line)
+        self._reporter.say(f"Step {step:,}: {found.text}")
+        found.draw(self.record.evaluations)
         self._save()
-
-    def _measure(self) -> dict[str, float]:
-        task = self._task
-        measured = _measure(
-            task.learner, self._progress, task.validation, task.batch_size, self._measure_key
-        )
-        return {name: float(value) for name, value in measured.items()}
-
-    def _draw(self, found: Evaluation) -> None:
-        path = self._directory.path
-        plot_curve(self._directory.lines(), self.record.evaluations, path / "curve.png")
-        if self._evaluator.maze is not None:
-            plot_trajectories(self._evaluator.maze, found, path / "trajectories.png")
 
     def _show(self, speed: float) -> None:
         last = self.record.evaluations[-1:]
         success = f"{last[0]['overall_success']:.1%}" if last else "–"
         figures = f"{speed:.1f} updates/s  loss {self._loss:.3f}  success {success}"
-        self._reporter.update("training", self._step, self._task.steps, figures)
+        total = self._job.step(self._job.rounds)
+        self._reporter.update("training", self._step, total, figures)
 
     def _save(self) -> None:
-        items = packed(self._progress, self._key)
+        start, items = time.perf_counter(), self._job.packed(self._carry)
         self._checkpoints.save(self._step, items, dataclasses.asdict(self.record))
+        seconds = time.perf_counter() - start
+        self._reporter.say(f"Saved {gigabytes(size_of(items))} in {seconds:.1f} s.")
         self._saved_at = time.monotonic()
 
-    def _restore(self) -> tuple[Progress[Any, Any], PRNGKeyArray] | None:
-        found = self._checkpoints.restore(packed(*self._skeleton))
+    def _restore(self) -> Any:
+        found = self._checkpoints.restore(self._job.packed(self._skeleton))
         if found is None:
             return None
         self._checkpoints.set_aside(found.step)
         self.record = Record(**found.note)
         self._reporter.say(f"Resuming from step {found.step:,}.")
-        return unpacked(found.items)
+        return self._job.unpacked(found.items)
 
     def _leave(self) -> NoReturn:
         self._save()
@@ -197,8 +174,3 @@ class Trainer:
             f"Stopped at step {self._step:,}; everything is saved. Continue with "
             f"--resume --out {self._directory.path}",
         )
-
-
-@eqx.filter_jit
-def _measure(learner, progress, rows, batch_size, key):
-    return learner.measure(progress, rows, batches=8, batch_size=batch_size, key=key)

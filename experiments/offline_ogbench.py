@@ -10,6 +10,7 @@ from crlx import Offline, Spec, encode, standardization
 from crlx.envs.ogbench import Dataset, Evaluator, environment_name
 from experiments._data import Places, as_rows, load_data
 from experiments._divergence import Diverged
+from experiments._offline_job import OfflineJob
 from experiments._options import Options, parse
 from experiments._reporter import Reporter
 from experiments._results import conclude
@@ -41,7 +42,7 @@ def _run(options: Options, directory: RunDirectory) -> None:
         places = Places(options.data_dir, options.dataset_dir, options.dataset_path)
         train, validation = load_data(options.dataset, places, reporter)
         task = _task(options, train, validation, evaluator)
-        trainer = Trainer(task, evaluator, directory, reporter)
+        trainer = Trainer(OfflineJob(task, evaluator, directory), directory, reporter)
         config |= {"spec": encode(task.spec), "dataset_digest": _digest(train)}
         directory.claim(config)
         facts = provenance()
