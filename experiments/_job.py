@@ -16,6 +16,7 @@ class Found:
     **Arguments:**
 
     - `overall_success`, `tasks`: between 0 and 1, in all and by name; the run's record keeps them.
+    - `scores`: further numbers that the run's record keeps.
     - `figures`: everything else that is logged.
     - `text`: the same for people.
     - `draw`: makes the pictures, given all evaluations of the run.
@@ -23,6 +24,7 @@ class Found:
 
     overall_success: float
     tasks: dict[str, float]
+    scores: Mapping[str, float]
     figures: Mapping[str, JSON]
     text: str
     draw: Callable[[list[dict[str, Any]]], None]
@@ -81,8 +83,8 @@ class AbstractJob(abc.ABC):
         """Every metric of every update of a call, `[updates]`."""
 
     @abc.abstractmethod
-    def speeds(self, updates: int, seconds: float) -> dict[str, float]:
-        """How fast so many updates were, for the log."""
+    def speeds(self, before: int, rounds: int, seconds: float) -> dict[str, float]:
+        """How fast so many rounds were, after those before, for the log."""
 
     @abc.abstractmethod
     def evaluate(

@@ -2,13 +2,15 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import architectures as nets
 import objectives as obj
 from crlx import AbstractHindsight, AbstractObjective, ClippedGeometric, Uniform
 
 from . import _settings as settings
+
+Ingredients = TypeVar("Ingredients")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Parts:
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class Entry(Generic[Ingredients]):
     """An objective that can be named.
 
     **Arguments:**
@@ -45,7 +47,7 @@ class Entry:
     - `changes`: what it must change in an architecture.
     """
 
-    build: Callable[[Parts], AbstractObjective]
+    build: Callable[[Ingredients], AbstractObjective]
     actors: tuple[str, ...] = ()
     tuned: str = "crl"
     contrast: bool = False
@@ -87,7 +89,7 @@ def _survival(parts: Parts) -> obj.Survival:
     return obj.Survival(parts.actor, discount=parts.discount, actor_goals=parts.actor_goals)
 
 
-OBJECTIVES: Mapping[str, Entry] = {
+OBJECTIVES: Mapping[str, Entry[Parts]] = {
     "infonce": Entry(_infonce, ("ddpgbc", "awr", "maxent"), contrast=True, towers=True),
     "crl": Entry(_crl, ("ddpgbc", "awr"), towers=True, changes={"energy": nets.ScaledDot()}),
     "cmd": Entry(

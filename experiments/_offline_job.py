@@ -72,8 +72,9 @@ class OfflineJob(AbstractJob):
     def curves(self, metrics: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         return {name: np.ravel(values) for name, values in metrics.items()}
 
-    def speeds(self, updates: int, seconds: float) -> dict[str, float]:
-        return {"updates_per_second": updates / seconds}
+    def speeds(self, before: int, rounds: int, seconds: float) -> dict[str, float]:
+        del before
+        return {"updates_per_second": rounds / seconds}
 
     def evaluate(
         self,
@@ -97,6 +98,7 @@ class OfflineJob(AbstractJob):
         return Found(
             found.overall_success,
             found.tasks,
+            {},
             self._held_out(carry),
             f"success {found.overall_success:.1%} ({scores})",
             lambda evaluations: self._draw(found, evaluations),

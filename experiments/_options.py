@@ -1,7 +1,6 @@
 import dataclasses
 import math
 import pathlib
-from collections.abc import Iterable
 from typing import Annotated, Any
 
 import equinox as eqx
@@ -17,21 +16,16 @@ from crlx import (
     AbstractObjective,
     Learner,
     Spec,
-    decode,
     encode,
 )
 from crlx.envs.ogbench import check_name
 from crlx.testing import random_rows
 
+from . import _command_line
 from . import _settings as settings
-from ._help import registry
+from ._composition import build_architecture, check_flags
 from ._objectives import OBJECTIVES, Entry, Parts
-from ._parts import ACTORS, ARCHITECTURES, CONTRASTS, CRITICS, ENERGIES, choose, sized
-from ._run_directory import read_json
-
-
-def _flag(name: str, choices: Iterable[str]):
-    return tyro.conf.arg(name=name, metavar="{" + ",".join(choices) + "}")
+from ._parts import ACTORS, ARCHITECTURES, CONTRASTS, ENERGIES, choose, listed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,18 +34,18 @@ class Names:
 
     dataset: Annotated[str, tyro.conf.arg(metavar="NAME")] = "pointmaze-medium-navigate-local"
     """OGBench's name of a dataset; one that ends in -local is collected here on first use."""
-    objective_name: Annotated[str, _flag("objective", OBJECTIVES)] = "infonce"
+    objective_name: Annotated[str, listed("objective", OBJECTIVES)] = "infonce"
     """What to learn: contrastive RL (infonce; crl is OGBench's), metric distillation (cmd), cloning
     (gcbc, bc, gcsl), implicit values (gcivl, gciql, hiql), a quasimetric (qrl), temporal
     differences (td, which is TD3+BC; sac), or, as an experiment, the time to a goal (survival)."""
-    architecture_name: Annotated[str, _flag("architecture", ARCHITECTURES)] = "residual"
+    architecture_name: Annotated[str, listed("architecture", ARCHITECTURES)] = "residual"
     """The paper's residual networks, and its variants stable (for 1024 layers), prenorm, tied, mrn,
     iqe, pqe, shared-mrn (for cmd); hyperspherical ones; or OGBench's plain ones."""
-    contrast: Annotated[str | None, _flag("contrast", CONTRASTS)] = None
+    contrast: Annotated[str | None, listed("contrast", CONTRASTS)] = None
     """The critic's loss; by default forward. For infonce alone."""
-    actor: Annotated[str | None, _flag("actor", ACTORS)] = None
+    actor: Annotated[str | None, listed("actor", ACTORS)] = None
     """How the critic's scores become a policy; by default what suits the objective."""
-    energy: Annotated[str | None, _flag("energy", ENERGIES)] = None
+    energy: Annotated[str | None, listed("energy", ENERGIES)] = None
     """What compares embeddings; by default the architecture's own choice, or the objective's."""
     depth: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Layers of each network (residual: a multiple of 4)."""
@@ -145,7 +139,14 @@ def compose(names: Names) -> Options:
     """The run that the names stand for, with OGBench's settings of the dataset."""
     check_name(names.dataset)
     entry = choose("objective", names.objective_name, OBJECTIVES)
-    _check_flags(names, entry)
+    check_flags(
+        names.objective_name,
+        entry,
+        contrast=names.contrast,
+        energy=names.energy,
+        architecture=names.architecture_name,
+    )
+    _check_actor(names, entry)
     actor, contrast = None, choose("contrast", names.contrast or "forward", CONTRASTS)()
     if entry.actors:
         actor = choose("actor", names.actor or entry.actors[0], ACTORS)()
@@ -158,83 +159,34 @@ def compose(names: Names) -> Options:
     return Options(
         **{f.name: getattr(names, f.name) for f in dataclasses.fields(Names)},
         objective=entry.build(parts),
-        architecture=_architecture(names, entry),
+        architecture=build_architecture(
+            names.architecture_name,
+            entry,
+            {"depth": names.depth, "width": names.width},
+            energy=names.energy,
+            squashed=names.actor == "maxent",
+        ),
     )
 
 
-def _check_flags(names: Names, entry: Entry) -> None:
-    """Refuses flags that mean nothing for the objective."""
+def _check_actor(names: Names, entry: Entry[Any]) -> None:
+    """Refuses actors that the objective does not take."""
     name = f"--objective {names.objective_name}"
-    if names.contrast is not None and not entry.contrast:
-        raise ValueError(f"{name} has a loss of its own; leave --contrast out.")
-    if names.energy is not None and not entry.towers:
-        raise ValueError(f"{name} compares no embeddings, so --energy means nothing.")
-    if names.actor is not None:
-        choose("actor", names.actor, ACTORS)
-        if not entry.actors:
-            raise ValueError(f"{name} leaves no choice of the actor, so --actor means nothing.")
-        if names.actor not in entry.actors:
-            known = ", ".join(entry.actors)
-            raise ValueError(f"{name} takes no --actor {names.actor}; it takes {known}.")
-    if names.architecture_name in CRITICS and not entry.towers:
-        raise ValueError(
-            f"--architecture {names.architecture_name} differs from residual in how embeddings are "
-            f"compared, and {name} compares none: use --architecture residual."
-        )
-
-
-def _architecture(names: Names, entry: Entry) -> AbstractArchitecture:
-    make = choose("architecture", names.architecture_name, ARCHITECTURES)
-    architecture = sized(make(), depth=names.depth, width=names.width)
-    changes = dict(entry.changes)
-    asked = None
-    if names.energy is not None:
-        asked = choose("energy", names.energy, ENERGIES)()
-    elif names.architecture_name in CRITICS and isinstance(architecture, nets.ResidualNetworks):
-        asked = architecture.energy
-    # An energy that is asked for by name has the settings that suit the objective.
-    if asked is not None and type(asked) is not type(changes.get("energy")):
-        changes["energy"] = asked
-    if names.actor == "maxent":
-        changes["squashed"] = True
-    # What is lacking is refused by the objective.
-    known = {f.name for f in dataclasses.fields(architecture)} & changes.keys()
-    return dataclasses.replace(architecture, **{name: changes[name] for name in known})
+    if names.actor is None:
+        return
+    choose("actor", names.actor, ACTORS)
+    if not entry.actors:
+        raise ValueError(f"{name} leaves no choice of the actor, so --actor means nothing.")
+    if names.actor not in entry.actors:
+        known = ", ".join(entry.actors)
+        raise ValueError(f"{name} takes no --actor {names.actor}; it takes {known}.")
 
 
 def parse(arguments: list[str]) -> Options:
-    """The run that the command line asks for.
-
-    The first pass reads the names of parts, the second everything, with those parts as defaults.
-    A run that is resumed starts from its own configuration.
-    """
-    names, _ = tyro.cli(Names, args=arguments, return_unknown_args=True, add_help=False)
-    default = _stored(names, arguments) if names.resume else compose(names)
-    return tyro.cli(Options, args=arguments, default=default, registry=registry)
+    """The run that the command line asks for."""
+    return _command_line.parse(arguments, Names, Options, compose)
 
 
 def read_options(run: pathlib.Path) -> Options:
     """Those of the run in a folder, to resume it."""
-    config = read_json(run / "config.json")
-    if not isinstance(config, dict):
-        raise ValueError(f"{run / 'config.json'} does not describe a run.")
-    fields = {f.name: decode(config.get(f.name)) for f in dataclasses.fields(Options)}
-    for name in ("dataset_dir", "dataset_path", "data_dir"):
-        fields[name] = None if fields[name] is None else pathlib.Path(str(fields[name]))
-    return Options(**{**fields, "out": run, "resume": True})  # pyright: ignore
-
-
-def _stored(names: Names, arguments: list[str]) -> Options:
-    if names.out is None:
-        raise ValueError("--resume continues the run in --out; name its folder.")
-    stored = read_options(names.out)
-    own = {f.name: getattr(stored, f.name) for f in dataclasses.fields(Names)}
-    asked, _ = tyro.cli(
-        Names, args=arguments, default=Names(**own), return_unknown_args=True, add_help=False
-    )
-    if asked == Names(**own):
-        return stored
-    # Flags that name parts were repeated: the parts are composed anew, all else is as it was.
-    parts = compose(asked)
-    changed = {name: getattr(parts, name) for name in (*own, "objective", "architecture")}
-    return dataclasses.replace(stored, **changed)
+    return _command_line.read(run, Options)

@@ -1,8 +1,10 @@
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TypeVar
+
+import tyro
 
 import architectures as nets
 import objectives as obj
@@ -81,3 +83,8 @@ def choose(kind: str, name: str, choices: Mapping[str, T]) -> T:
     near = difflib.get_close_matches(name, choices, n=1, cutoff=0)
     known = ", ".join(choices)
     raise ValueError(f"Unknown {kind} {name!r}; did you mean {near[0]!r}? Known: {known}.")
+
+
+def listed(name: str, choices: Iterable[str]):
+    """What a flag of that name shows of its choices in the help; `choose` refuses others."""
+    return tyro.conf.arg(name=name, metavar="{" + ",".join(choices) + "}")

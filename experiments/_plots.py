@@ -63,29 +63,34 @@ def plot_curve(metrics: Sequence[Row], evaluations: Sequence[Row], path: pathlib
         # A last one that is alone takes the whole line.
         alone = i == len(losses) - 1 and i % 2 == 0
         axes = figure.add_subplot(grid[1 + i // 2, :] if alone else grid[1 + i // 2, i % 2])
-        _draw_loss(axes, metrics, name)
+        draw_loss(axes, metrics, name)
     for axes in figure.axes:
-        axes.set_xlim(-0.01 * end, 1.01 * end)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.grid(color="#e0e0e0", linewidth=0.7)
-        axes.spines[["top", "right"]].set_visible(False)
+        finish_axes(axes, end)
         place = axes.get_subplotspec()
         if place is not None and place.is_last_row():
             axes.set_xlabel("gradient steps")
     save_figure(figure, path)
 
 
+def finish_axes(axes: Axes, end: float) -> None:
+    """The same horizontal axis, up to `end`, for all parts of a figure."""
+    axes.set_xlim(-0.01 * end, 1.01 * end)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.grid(color="#e0e0e0", linewidth=0.7)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def _draw_success(axes: Axes, evaluations: Sequence[Row]) -> None:
     for i, task in enumerate(dict.fromkeys(task for row in evaluations for task in row["tasks"])):
-        steps, values = _series(evaluations, lambda row, task=task: row["tasks"].get(task))
+        steps, values = series(evaluations, lambda row, task=task: row["tasks"].get(task))
         style: dict[str, Any] = {
             "color": COLOURS[i % len(COLOURS)],
             "marker": "o",
             "markersize": 3,
         }
         axes.plot(steps, 100 * values, linewidth=1, alpha=0.8, label=task, **style)
-    steps, values = _series(evaluations, lambda row: row["overall_success"])
+    steps, values = series(evaluations, lambda row: row["overall_success"])
     axes.plot(steps, 100 * values, "k-o", linewidth=3, markersize=5, label="all tasks")
     # Lines at the bounds would be cut in half.
     axes.set_ylim(-3, 103)
@@ -97,12 +102,13 @@ def _draw_success(axes: Axes, evaluations: Sequence[Row]) -> None:
         axes.text(0.5, 0.5, "not evaluated yet", ha="center", transform=axes.transAxes)
 
 
-def _draw_loss(axes: Axes, metrics: Sequence[Row], name: str) -> None:
-    steps, values = _series(metrics, lambda row: row.get(name))
+def draw_loss(axes: Axes, metrics: Sequence[Row], name: str) -> None:
+    """One loss in training, and beside it on held-out data where that was measured."""
+    steps, values = series(metrics, lambda row: row.get(name))
     # A line through one point is invisible.
     alone = "o" if len(steps) == 1 else None
     axes.plot(steps, values, color="black", linewidth=1, marker=alone, label="training")
-    steps, values = _series(metrics, lambda row: row.get(_VALIDATION + name))
+    steps, values = series(metrics, lambda row: row.get(_VALIDATION + name))
     if len(steps):
         style = {"color": COLOURS[1], "linestyle": "--", "marker": "o", "markersize": 3}
         axes.plot(steps, values, label="validation", **style)
@@ -110,7 +116,7 @@ def _draw_loss(axes: Axes, metrics: Sequence[Row], name: str) -> None:
     axes.set_title(name)
 
 
-def _series(rows: Sequence[Row], value: Callable[[Row], Any]) -> tuple[np.ndarray, np.ndarray]:
+def series(rows: Sequence[Row], value: Callable[[Row], Any]) -> tuple[np.ndarray, np.ndarray]:
     """Steps and values of the rows that have both, in order, without repeated steps."""
     points = {row["step"]: value(row) for row in rows if "step" in row and value(row) is not None}
     steps = sorted(points)

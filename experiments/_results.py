@@ -7,17 +7,16 @@ from rich.table import Table
 from crlx import JSON
 
 from ._run_directory import RunDirectory, write_json
-from ._trainer import Trainer
+from ._snapshot import Record
 
 
 def conclude(
-    config: Mapping[str, JSON], facts: Mapping[str, JSON], trainer: Trainer, directory: RunDirectory
+    config: Mapping[str, JSON], facts: Mapping[str, JSON], record: Record, directory: RunDirectory
 ) -> None:
     """Writes `results.json` and prints the scores.
 
     `overall_success` is the mean of the last three evaluations, as OGBench reports it.
     """
-    record = trainer.record
     evaluations = record.evaluations
     last = [e["overall_success"] for e in evaluations[-3:]]
     overall = sum(last) / len(last)

@@ -95,7 +95,7 @@ class Trainer:
         if sound:
             means: dict[str, JSON] = {n: float(np.mean(v[:sound])) for n, v in metrics.items()}
             line = {"step": job.step(before + rounds * sound // updates), **means}
-            self._directory.log({**line, **job.speeds(updates, seconds)})
+            self._directory.log({**line, **job.speeds(before, rounds, seconds)})
         if problem is not None:
             first = before + math.ceil(rounds * (1 + problem[0]) / updates)
             self._diverge(job.step(first), problem[1])
@@ -135,6 +135,7 @@ class Trainer:
             self._leave()
         self._reporter.finish("evaluating")
         line = {"step": step, "overall_success": found.overall_success, "tasks": found.tasks}
+        line |= found.scores
         seconds = {"evaluation_seconds": time.perf_counter() - start}
         self._directory.log({**line, **found.figures, **seconds, "event": "evaluation"})
         self.record.evaluations.append(line)

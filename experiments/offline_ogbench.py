@@ -2,23 +2,19 @@
 
 import dataclasses
 import hashlib
-import sys
 
 import numpy as np
 
 from crlx import Offline, Spec, encode, standardization
 from crlx.envs.ogbench import Dataset, Evaluator, environment_name
+from experiments import _launch as launch
 from experiments._data import Places, as_rows, load_data
-from experiments._divergence import Diverged
 from experiments._offline_job import OfflineJob
 from experiments._options import Options, parse
 from experiments._reporter import Reporter
 from experiments._results import conclude
-from experiments._run_directory import RunDirectory, default_path, flat, provenance
-from experiments._stop import Stopped
+from experiments._run_directory import RunDirectory, default_path
 from experiments._task import Task
-from experiments._tracker import finish_mirror, start_mirror
-from experiments._trainer import Trainer
 
 
 def main(options: Options) -> None:
@@ -42,20 +38,10 @@ def _run(options: Options, directory: RunDirectory) -> None:
         places = Places(options.data_dir, options.dataset_dir, options.dataset_path)
         train, validation = load_data(options.dataset, places, reporter)
         task = _task(options, train, validation, evaluator)
-        trainer = Trainer(OfflineJob(task, evaluator, directory), directory, reporter)
         config |= {"spec": encode(task.spec), "dataset_digest": _digest(train)}
-        directory.claim(config)
-        facts = provenance()
-        directory.log({"event": "start", "config": config, **facts})
-        reporter.say(f"Writing to {directory.path}")
-        reporter.say("\n".join(f"  {name:<32} {value}" for name, value in flat(config)))
-        mirror = start_mirror(directory.path) if options.aim else None
-        try:
-            trainer.run()
-            conclude(config, facts, trainer, directory)
-        finally:
-            directory.log({"event": "end"})
-            finish_mirror(mirror, timeout=30)
+        job = OfflineJob(task, evaluator, directory)
+        record, facts = launch.train(job, config, directory, reporter, aim=options.aim)
+        conclude(config, facts, record, directory)
 
 
 def _task(options: Options, train: Dataset, validation: Dataset, evaluator: Evaluator) -> Task:
@@ -86,12 +72,4 @@ def _digest(data: Dataset) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main(parse(sys.argv[1:]))
-    except (ValueError, OSError) as error:
-        sys.exit(f"Error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("Interrupted.")
-    except (Diverged, Stopped) as end:
-        print(end, file=sys.stderr)
-        sys.exit(end.exit_code)
+    launch.command(main, parse)

@@ -3,6 +3,8 @@ from ._actor_terms import AbstractActorTerm as AbstractActorTerm
 from ._actor_terms import ActorBatch as ActorBatch
 from ._actor_terms import Score as Score
 from ._actor_terms import saturation as saturation
+from ._chunked import Chunked as Chunked
+from ._chunked import ChunkedRows as ChunkedRows
 from ._climbing_terms import DDPGBC as DDPGBC
 from ._climbing_terms import Deterministic as Deterministic
 from ._climbing_terms import MaxEntropy as MaxEntropy

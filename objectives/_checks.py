@@ -1,5 +1,13 @@
 """Errors of settings, as `ValueError`, when an objective is built."""
 
+from typing import TypeVar
+
+from crlx import AbstractObjective, AbstractScoring
+
+Params = TypeVar("Params")
+State = TypeVar("State")
+Batch = TypeVar("Batch")
+
 
 def check_between(name: str, value: float) -> None:
     """Unless it lies strictly between 0 and 1."""
@@ -29,3 +37,12 @@ def check_count(name: str, value: int) -> None:
     """Unless it is a whole number, 1 or more."""
     if not isinstance(value, int) or value < 1:
         raise ValueError(f"`{name}` is a whole number, 1 or more; got {value}.")
+
+
+def scoring(
+    objective: AbstractObjective[Params, State, Batch],
+) -> AbstractScoring[Params, State, Batch]:
+    """The objective, unless it scores no actions."""
+    if not isinstance(objective, AbstractScoring):
+        raise ValueError(f"{type(objective).__name__} scores no actions.")
+    return objective

@@ -20,6 +20,8 @@ from crlx import (
     with_moments,
 )
 
+from ._checks import scoring
+
 Params = TypeVar("Params")
 State = TypeVar("State")
 Batch = TypeVar("Batch")
@@ -96,10 +98,8 @@ class Standardized(
         action: Float[Array, " act"],
         goal: Float[Array, " goal"],
     ) -> Float[Array, ""]:
-        if not isinstance(self.objective, AbstractScoring):
-            raise ValueError(f"{type(self.objective).__name__} scores no actions.")
         params, inner = with_moments((params, state.inner), state.moments)
-        return self.objective.score(params, inner, observation, action, goal)
+        return scoring(self.objective).score(params, inner, observation, action, goal)
 
     def pace(self, state: StandardizedState[State]) -> Pace:
         if not isinstance(self.objective, AbstractPaced):

@@ -5,14 +5,16 @@ import pathlib
 from collections.abc import Sequence
 from typing import Protocol, cast, runtime_checkable
 
+import jax
+import jax.numpy as jnp
 import mujoco
 import numpy as np
-from brax import base, envs
-from jaxtyping import Float
+from brax import base, envs, kinematics
+from jaxtyping import Array, Float
 
 from crlx import replacing
 
-from ..tasks import GoalEnv, TaskSpec
+from ..tasks import GoalEnv, TaskSpec, loose_types
 from ._framing import View, framed
 from ._shapes import colour, mesh
 
@@ -69,6 +71,21 @@ def scene(env: envs.Env) -> base.System:
     return (
         own.task.system(own.spec.backend, drawn=True) if isinstance(own, GoalEnv) else bare(env).sys
     )
+
+
+def posed(env: envs.Env, q: Float[Array, "steps q"]) -> base.State:
+    """States at rest in given positions, to be rendered, stacked along the first axis.
+
+    **Arguments:**
+
+    - `env`: from `make` or an adapter, wrapped or not.
+    - `q`: generalized positions at each control step.
+    """
+    sys = bare(env).sys
+    still = jnp.zeros(sys.qd_size())
+    with loose_types():
+        x, xd = jax.vmap(lambda q: kinematics.forward(sys, q, still))(jnp.asarray(q))
+    return base.State(q, jnp.zeros((len(q), sys.qd_size())), x, xd, None)
 
 
 def trajectory(states: base.State | Sequence[base.State]) -> Float[np.ndarray, "steps links 7"]:

@@ -1,0 +1,246 @@
+import dataclasses
+import math
+import pathlib
+from typing import Annotated, Any, Literal
+
+import equinox as eqx
+import jax.random as jr
+import optax
+import tyro
+
+import architectures as nets
+import objectives as obj
+from crlx import (
+    JSON,
+    AbstractArchitecture,
+    AbstractBehaviour,
+    AbstractObjective,
+    BestOf,
+    Greedy,
+    Learner,
+    Spec,
+    Stochastic,
+    encode,
+)
+from crlx.envs.tasks import GoalEnv, make
+from crlx.testing import random_rows
+
+from . import _command_line
+from ._composition import build_architecture, check_flags
+from ._online_objectives import ONLINE, REWARDED, OnlineParts, behaviour
+from ._parts import ARCHITECTURES, CONTRASTS, ENERGIES, choose, listed
+
+# What a preset sets; every flag may still say otherwise. The paper's: its table 7 and its code.
+PRESETS: dict[str, dict[str, Any]] = {
+    "laptop": {},
+    "paper": {
+        "steps": 100_000_000,
+        "num_envs": 512,
+        "warm_up": 1000,
+        "unroll": 62,
+        "updates": 800,
+        "batch_size": 512,
+        "replay": 10_000,
+        "eval_episodes": 128,
+    },
+}
+_PAPER_DEPTH = 64
+_BEHAVIOURS: dict[str, type[AbstractBehaviour]] = {
+    "stochastic": Stochastic,
+    "deterministic": Greedy,
+    "best": BestOf,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """The flags that choose parts; read first, so that the parts' own flags are known."""
+
+    env: Annotated[str, tyro.conf.arg(metavar="NAME")] = "point_u_maze"
+    """A task of crlx.envs.tasks, such as point_big_maze, ant, ant_u4_maze or humanoid."""
+    preset: Literal["laptop", "paper"] = "laptop"
+    """Sizes that suit two cores, or those of the paper (64 layers, a batch of 512, 512
+    environments), which want a GPU."""
+    objective_name: Annotated[str, listed("objective", ONLINE)] = "infonce"
+    """What to learn: contrastive RL (infonce), metric distillation (cmd), temporal differences
+    (sac, td3, and both with hindsight), cloning (gcsl, gcbc), or, as an experiment, the time to a
+    goal (survival)."""
+    architecture_name: Annotated[str, listed("architecture", ARCHITECTURES)] = "residual"
+    """The paper's residual networks, or others; stable is the one for 1024 layers."""
+    contrast: Annotated[str | None, listed("contrast", CONTRASTS)] = None
+    """The critic's loss; by default forward. For infonce alone."""
+    energy: Annotated[str | None, listed("energy", ENERGIES)] = None
+    """What compares embeddings; by default the architecture's own choice, or the objective's."""
+    depth: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Layers of each network (residual: a multiple of 4)."""
+    critic_depth: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Those of the critic alone."""
+    actor_depth: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Those of the actor alone. The paper pairs a critic of 1024 with an actor of 512."""
+    width: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Size of the hidden layers."""
+    action_chunk: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    """Actions that critic and actor see at once, and that are carried out one after the other. For
+    infonce, gcsl, gcbc and survival."""
+    collect: Annotated[str | None, listed("collect", _BEHAVIOURS)] = None
+    """How experience is gathered: samples of the policy, its mode, or the best of several samples
+    by the critic. By default samples, and for td3, gcsl and gcbc the mode with noise."""
+    out: pathlib.Path | None = None
+    """Where everything is written; by default a new folder under runs/."""
+    resume: bool = False
+    """Continue the run in --out, with its own flags unless they are repeated."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(Names):
+    """Online goal-conditioned RL: an agent that learns to reach goals by itself, in simulation."""
+
+    objective: AbstractObjective = dataclasses.field(default_factory=obj.Contrastive)
+    """The objective's own settings."""
+    architecture: AbstractArchitecture = dataclasses.field(default_factory=nets.ResidualNetworks)
+    """The architecture's own settings."""
+    behaviour: AbstractBehaviour = dataclasses.field(default_factory=Stochastic)
+    """How experience is gathered."""
+    steps: int = 150_000
+    """Environment steps of all environments together, at least; the last round is made whole."""
+    num_envs: int = 32
+    """Environments that are simulated side by side."""
+    warm_up: int = 200
+    """Steps of each environment before the first update."""
+    unroll: int = 50
+    """Steps of each environment in a round."""
+    updates: int = 100
+    """Gradient steps in a round."""
+    batch_size: int = 256
+    """Rows of a minibatch."""
+    replay: int = 5000
+    """Rows that are kept for each environment: one for each step, and one for each episode."""
+    episode_length: int = 1000
+    """Steps of an episode, unless it ends before."""
+    learning_rate: float = 3e-4
+    """Adam's."""
+    seed: int = 0
+    """The one random seed."""
+    eval_every: int | None = None
+    """Environment steps between evaluations, at least; by default a tenth of all."""
+    eval_episodes: int = 32
+    """Episodes of an evaluation, with each set of goals."""
+    checkpoint_replay: bool = True
+    """Keep what was met in checkpoints, so that a resumed run ends bit for bit as one that was not
+    interrupted. Without it checkpoints are small, and a resumed run begins to gather anew."""
+    repeat_first: bool = False
+    """Begin all episodes of an environment at its first start and goal, as the paper's code."""
+    aim: bool = True
+    """Mirror the metrics to Aim, where it is installed."""
+
+    def __post_init__(self):
+        for name in _POSITIVE:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                flag = name.replace("_", "-")
+                raise ValueError(f"--{flag} must be positive; got {getattr(self, name)}.")
+        if not self.learning_rate > 0:
+            raise ValueError(f"--learning-rate must be positive; got {self.learning_rate}.")
+        if self.seed < 0:
+            raise ValueError(f"--seed must not be negative; got {self.seed}.")
+        least = self.num_envs * (self.warm_up + self.unroll)
+        if self.steps < least:
+            raise ValueError(
+                f"--steps {self.steps} ends before the first update: use at least {least}, or less "
+                f"of --warm-up, such as {max(self.steps // self.num_envs - self.unroll, 1)}."
+            )
+        if self.replay <= self.unroll + 1:
+            raise ValueError(
+                f"--replay {self.replay} cannot hold a round of {self.unroll} steps: use at least "
+                f"{self.unroll + 2}."
+            )
+        # Refuses parts that do not fit, with their reason, before any work starts.
+        eqx.filter_eval_shape(self._rehearse, self.objective, self.architecture)
+
+    def _rehearse(self, objective: AbstractObjective, architecture: AbstractArchitecture) -> None:
+        """Networks, a minibatch of made-up rows and an action; only shapes are computed."""
+        spec, key = Spec(4, 2, 2), jr.key(0)
+        rows = random_rows(spec, [5, 5], outcomes=True, key=key)
+        learner = dataclasses.replace(self.learner, objective=objective)
+        progress = learner.init(architecture, spec, key=key)
+        objective.relabel(rows, rows.draw(self.batch_size, key=key), key=key)
+        step = rows.take(rows.draw(1, key=key))
+        agent = learner.agent(progress)
+        self.behaviour(agent, step.observation[0], step.achieved[0], key=key)
+
+    @property
+    def rounds(self) -> int:
+        """Collections, each followed by updates; the first has `warm_up` steps."""
+        rest = self.steps - self.num_envs * self.warm_up
+        return 1 + math.ceil(rest / (self.num_envs * self.unroll))
+
+    @property
+    def interval(self) -> int:
+        """Rounds between evaluations."""
+        every = self.steps / 10 if self.eval_every is None else self.eval_every
+        return max(1, math.ceil(every / (self.num_envs * self.unroll)))
+
+    @property
+    def outcomes(self) -> bool:
+        """Whether the objective reads rewards."""
+        return self.objective_name in REWARDED
+
+    @property
+    def config(self) -> dict[str, JSON]:
+        """What a run keeps of them."""
+        names = (f.name for f in dataclasses.fields(self) if f.name != "resume")
+        return {name: encode(getattr(self, name)) for name in names}
+
+    @property
+    def learner(self) -> Learner[Any, Any, Any]:
+        """The objective with its optimizer."""
+        return Learner(self.objective, optax.adam(self.learning_rate))
+
+    def task(self) -> GoalEnv:
+        """The environment."""
+        return make(self.env, episode_length=self.episode_length)
+
+
+_POSITIVE = (
+    *("steps", "num_envs", "warm_up", "unroll", "updates", "batch_size", "replay"),
+    *("action_chunk", "episode_length", "eval_episodes", "eval_every"),
+)
+
+
+def compose(names: Names) -> Options:
+    """The run that the names stand for."""
+    radius = make(names.env).spec.radii.success
+    entry = choose("objective", names.objective_name, ONLINE)
+    check_flags(
+        names.objective_name,
+        entry,
+        contrast=names.contrast,
+        energy=names.energy,
+        architecture=names.architecture_name,
+    )
+    contrast = choose("contrast", names.contrast or "forward", CONTRASTS)()
+    objective = entry.build(OnlineParts(contrast, radius, discount=0.99))
+    if names.action_chunk != 1:
+        objective = obj.Chunked(objective, names.action_chunk)
+    deep = _PAPER_DEPTH if names.preset == "paper" and names.depth is None else names.depth
+    sizes = {"depth": names.critic_depth or deep, "width": names.width}
+    sizes["actor_depth"] = names.actor_depth or (deep if names.critic_depth else None)
+    return Options(
+        **{f.name: getattr(names, f.name) for f in dataclasses.fields(Names)},
+        **PRESETS[names.preset],
+        objective=objective,
+        architecture=build_architecture(
+            names.architecture_name, entry, sizes, energy=names.energy, squashed=False
+        ),
+        behaviour=_behaviour(names),
+    )
+
+
+def _behaviour(names: Names) -> AbstractBehaviour:
+    if names.collect is None:
+        return behaviour(names.objective_name)
+    return choose("collect", names.collect, _BEHAVIOURS)()
+
+
+def parse(arguments: list[str]) -> Options:
+    """The run that the command line asks for."""
+    return _command_line.parse(arguments, Names, Options, compose)

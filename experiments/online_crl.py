@@ -1,0 +1,39 @@
+"""Online goal-conditioned RL in simulation: `python experiments/online_crl.py --help`."""
+
+from crlx import encode
+from experiments._launch import command, train
+from experiments._online_job import OnlineJob
+from experiments._online_options import Options, parse
+from experiments._online_pictures import Pictures
+from experiments._online_results import conclude
+from experiments._reporter import Reporter
+from experiments._run_directory import RunDirectory, default_path
+
+
+def main(options: Options) -> None:
+    names = options.env, options.objective_name, options.architecture_name
+    directory = RunDirectory(options.out or default_path(*names), resume=options.resume)
+    try:
+        _run(options, directory)
+    finally:
+        directory.close()
+
+
+def _run(options: Options, directory: RunDirectory) -> None:
+    env = options.task()
+    config = options.config | {"spec": encode(env.spec.networks())}
+    directory.check(config)
+    with Reporter() as reporter:
+        if options.resume and not options.checkpoint_replay:
+            again = options.num_envs * options.warm_up
+            reporter.say(
+                f"Checkpoints of this run hold no replay: {again:,} steps are gathered anew, which "
+                "are not counted, and it will not end as an uninterrupted one would."
+            )
+        job = OnlineJob(options, env, Pictures(env, directory))
+        record, facts = train(job, config, directory, reporter, aim=options.aim)
+        conclude(config, facts, record, job.step(job.rounds), directory)
+
+
+if __name__ == "__main__":
+    command(main, parse)
