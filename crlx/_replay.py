@@ -110,7 +110,7 @@ class Replay(eqx.Module):
 
         - `achieved`: what the goal space sees of observations.
         """
-        age = jnp.arange(self.capacity, dtype=jnp.int32)
+        age = jnp.arange(self.capacity, dtype=jnp.int32)[None, :]
         oldest = jnp.maximum(self.newest + 1 - self.capacity, 0)
         final = self.final[self._slots(oldest[:, None] + age)]
         newest = (self.newest - oldest)[:, None]
