@@ -119,14 +119,14 @@ def test_impossible_settings_are_refused(getkey):
 
 
 OBJECTIVES = {
-    "contrastive": Contrastive(ensemble=3),
-    "sac": SAC(),
-    "td3": TD3(),
-    "gciql": GCIQL(),
+    "contrastive": (Contrastive(ensemble=3), MLP),
+    "sac": (SAC(), SQUASHED),
+    "td3": (TD3(), MLP),
+    "gciql": (GCIQL(), MLP),
 }
 
 
-def learnt(objective, key, architecture=SQUASHED):
+def learnt(objective, key, architecture=MLP):
     """A learner and its progress, whose target networks, if it has any, are behind."""
     learner = Learner(objective, optax.adam(1e-3))
     progress = learner.init(architecture, SPEC, key=key)
@@ -135,23 +135,27 @@ def learnt(objective, key, architecture=SQUASHED):
     return learner, dataclasses.replace(progress, params=params)
 
 
-def members(ensemble):
+def judged(ensemble, *inputs):
+    """What each critic of an ensemble says, by itself."""
     arrays, static = eqx.partition(ensemble.members, eqx.is_array)
-    size = jax.tree.leaves(arrays)[0].shape[0]
-    return [eqx.combine(jax.tree.map(lambda x, i=i: x[i], arrays), static) for i in range(size)]
+    say = eqx.filter_jit(lambda critic: critic(*inputs))
+    size = len(jax.tree.leaves(arrays)[0])
+    own = [jax.tree.map(lambda x, i=i: x[i], arrays) for i in range(size)]
+    return [float(say(eqx.combine(arrays, static))) for arrays in own]
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_scores_are_the_smallest_critic_s(name, getkey):
-    learner, progress = learnt(OBJECTIVES[name], getkey())
-    agent = learner.agent(progress)
+    objective, architecture = OBJECTIVES[name]
+    learner, progress = learnt(objective, getkey(), architecture)
+    scored = eqx.filter_jit(lambda agent, *inputs: agent.score(*inputs))
     scores = []
     for _ in range(4):
         observation, action, goal = inputs(getkey())
-        each = [float(c(observation, action, goal)) for c in members(progress.params.critic)]
+        each = judged(progress.params.critic, observation, action, goal)
         assert len(set(each)) == len(each) > 1
         scores.append(min(each))
-        score = agent.score(observation, action, goal)
+        score = scored(learner.agent(progress), observation, action, goal)
         assert score.shape == ()
         np.testing.assert_allclose(score, scores[-1], rtol=1e-5, atol=1e-6)
     assert len(set(scores)) == 4
@@ -189,15 +193,13 @@ def test_goals_with_actions_leave_nothing_to_score(getkey):
 
 def test_the_agent_of_a_learner_acts_best_by_its_critic(getkey):
     """Compiled, with the agent as an argument, as a source has it."""
-    learner, progress = learnt(SAC(), getkey())
+    learner, progress = learnt(TD3(), getkey())
     agent, key = learner.agent(progress), getkey()
     observation, _, goal = inputs(getkey())
     actions = [
         jnp.clip(Stochastic()(agent, observation, goal, key=k), -1, 1) for k in jr.split(key, 8)
     ]
-    scores = [
-        min(float(critic(observation, action, goal)) for critic in members(progress.params.critic))
-        for action in actions
-    ]
+    critic = progress.params.critic
+    scores = [min(judged(critic, observation, action, goal)) for action in actions]
     best = eqx.filter_jit(BestOf(8))(agent, observation, goal, key=key)
     np.testing.assert_allclose(best, actions[int(np.argmax(scores))], rtol=1e-5, atol=1e-6)
