@@ -42,7 +42,7 @@ def test_specification(layout):
 def test_what_may_collide(layout, walls, pairs):
     """The floor with feet and ball, the ball with torso and feet, the feet with each other and the
     torso; each wall with torso, feet and ball."""
-    model = compiled(layout)[0].sys.mj_model
+    model = compiled(layout)[0].task.system("spring", drawn=True).mj_model
     names = [model.geom(i).name for i in range(model.ngeom)]
     assert sum(name.startswith("wall") for name in names) == walls
     assert pairs == 20 + 6 * walls

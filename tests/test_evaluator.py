@@ -7,6 +7,7 @@ import numpy as np
 import ogbench
 import pytest
 
+from crlx.envs.gymnasium import Policy
 from crlx.envs.ogbench import _episodes
 from crlx.envs.ogbench._evaluator import Evaluation, EvaluationStopped, Evaluator
 from crlx.envs.ogbench._maze import Maze
@@ -39,7 +40,7 @@ def still(observations, goals):
     return np.zeros_like(observations)
 
 
-def evaluate_briefly(evaluator: Evaluator, policy: _episodes.Policy, *, step: int):
+def evaluate_briefly(evaluator: Evaluator, policy: Policy, *, step: int):
     """Fifty time steps, most of which start no episode."""
     calls = itertools.count()
     with pytest.raises(EvaluationStopped):

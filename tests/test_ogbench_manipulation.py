@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from numpy.random import mtrand
 
+from crlx.envs.gymnasium import numpy_untouched
 from crlx.envs.ogbench import _manipulation
-from crlx.envs.ogbench._episodes import numpy_untouched, seed_generators
+from crlx.envs.ogbench._episodes import seed_generators
 from crlx.envs.ogbench._manipulation import Manipulation, in_sight
 
 CONTACT = 18  # In an observation: made by the last step, so not a function of qpos and qvel.

@@ -18,6 +18,7 @@ from PIL import Image
 from crlx.envs.adapters import Aims, FromBrax
 from crlx.envs.rendering import draw, images, render, video
 from crlx.envs.rendering._shapes import mesh
+from crlx.envs.rendering._video import _write_mp4
 from crlx.envs.tasks import Layout, Radii, make
 from crlx.envs.wrappers import evaluation
 from experiments._maps import plot_maze
@@ -199,6 +200,31 @@ def test_films_say_what_they_need(env, states, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "mujoco.egl", None)
     with pytest.raises(RuntimeError, match="apt install libegl1"):
         video(env, states, tmp_path / "a.gif")
+
+
+# Python's, since a film is written by a process of its own; JAX's, where it notices that.
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_films_of_any_size_are_written(tmp_path):
+    ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    file = tmp_path / "a.mp4"
+    _write_mp4([np.full((37, 51, 3), (200, 20, 60), np.uint8)] * 12, file, rate=25.0)
+    film = ffmpeg.read_frames(str(file))
+    facts = next(film)
+    assert (facts["size"], facts["fps"], ffmpeg.count_frames_and_secs(str(file))[0]) == (
+        (50, 36),
+        25.0,
+        12,
+    )
+    colours = np.frombuffer(next(film), np.uint8).reshape(36, 50, 3)
+    np.testing.assert_allclose(colours.mean((0, 1)), (200, 20, 60), atol=5)
+    film.close()
+
+
+def test_films_without_their_package(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(RuntimeError, match=r"pip install imageio-ffmpeg.*\.gif"):
+        _write_mp4([np.zeros((2, 2, 3), np.uint8)], tmp_path / "a.mp4", rate=25.0)
 
 
 def test_maps_have_a_path_for_each_name(tmp_path):

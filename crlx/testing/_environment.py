@@ -50,8 +50,9 @@ def check_environment(
     - Observations have the sizes that its `spec` tells, and hold the goal after the state.
     - `reset` depends on the key alone; `step` is a function.
     - A step keeps the structure, the shapes and the types of a state, so that it can be scanned.
-    - Under random actions everything stays finite, and rewards, `done` and metrics are scalars;
-      flags are 0 or 1, and one of a smaller radius implies that of a larger.
+    - Under random actions everything stays finite, without a step that is undone as one of NaN is,
+      and rewards, `done` and metrics are scalars; flags are 0 or 1, and one of a smaller radius
+      implies that of a larger.
     - An action of NaN ends its own environment, leaves a finite observation, and changes nothing in
       the others of a batch.
 
@@ -74,9 +75,10 @@ def check_environment(
     require_same_structure(start, state, "state after a step")
     require_close(state.obs, step(start, actions[0]).obs, "obs after the same step", atol=0.0)
     for action in actions[1:]:
-        state = step(state, action)
+        before, state = state, step(state, action)
         require_finite((state.obs, state.reward, state.metrics), "after a random step: ")
         _check_flags(state.metrics)
+        _check_progress(before, state)
     _check_containment(step, start, actions[0])
 
 
@@ -107,6 +109,17 @@ def _check_flags(metrics: Mapping[str, Array]) -> None:
     order = [flags[name] for name in ("success_hard", "success", "success_easy") if name in flags]
     for small, large in itertools.pairwise(order):
         require((small <= large).all(), "Success within a smaller radius implies a larger one's.")
+
+
+def _check_progress(before: _State, after: _State) -> None:
+    """Physics that is not finite must not hide behind the containment of NaN."""
+    same = np.all(np.asarray(before.obs) == np.asarray(after.obs), axis=1)
+    undone = same & (np.asarray(after.done) == 1)
+    require(
+        not undone.any(),
+        f"A random action was undone and ended {undone.sum()} of {len(undone)} environments, as "
+        "NaN would: its physics was not finite. Take shorter steps of physics.",
+    )
 
 
 def _check_containment(step, start: _State, action: Float[Array, "batch act"]) -> None:

@@ -1,6 +1,7 @@
 """Environments of other libraries as tasks: what `crlx.envs.tasks.GoalEnv` offers, of theirs.
 
-OGBench's, which are simulated on the host, are evaluated by `crlx.envs.ogbench.Evaluator`.
+Those simulated on the host are for evaluation: OGBench's by `crlx.envs.ogbench.Evaluator`, other
+goal-conditioned ones of gymnasium by `crlx.envs.gymnasium.GoalEvaluator`.
 """
 
 from ._aims import Aims as Aims

@@ -1,7 +1,5 @@
-import contextlib
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium
@@ -9,9 +7,6 @@ import numpy as np
 import ogbench
 from jaxtyping import Float32
 from numpy.random import mtrand
-from numpy.typing import ArrayLike
-
-Policy = Callable[[Float32[np.ndarray, "envs obs"], Float32[np.ndarray, "envs goal"]], ArrayLike]
 
 # Pixels and discrete actions need another evaluation; single tasks ignore the number of a task.
 _UNSUPPORTED = {"visual", "powderworld", "singletask"}
@@ -61,44 +56,6 @@ class Running:
         return Episode(name, success, path, self.observations[0], self.goal)
 
 
-class Batch:
-    """The running episodes by row, and what the policy sees of them."""
-
-    def __init__(self, rows: int, observation_size: int, goal_size: int):
-        self.observations = np.zeros((rows, observation_size), np.float32)
-        self.goals = np.zeros((rows, goal_size), np.float32)
-        self.running: dict[int, Running] = {}
-
-    def start(self, row: int, episode: Running):
-        self.running[row] = episode
-        self.observations[row] = episode.observations[0]
-        self.goals[row] = episode.goal
-
-    def act(self, policy: Policy, action_size: int) -> np.ndarray:
-        # Copies, since the policy may keep its arguments, or read them later.
-        actions = np.asarray(policy(self.observations.copy(), self.goals.copy()), np.float32)
-        shape = len(self.goals), action_size
-        if actions.shape != shape:
-            raise ValueError(
-                f"The policy must return actions of shape {shape}; got {actions.shape}."
-            )
-        # Clipping lets NaN through, and the simulator answers it with a reset of its own.
-        if not np.isfinite(actions[list(self.running)]).all():
-            raise ValueError("The policy returned actions that are not finite numbers.")
-        return np.clip(actions, -1.0, 1.0)
-
-    def step(self, actions: np.ndarray) -> list[tuple[Running, float]]:
-        """Acts once in every running episode; returns those that ended, with their success."""
-        ended = []
-        with numpy_untouched():
-            for row, episode in list(self.running.items()):
-                success = episode.step(actions[row])
-                self.observations[row] = episode.observations[-1]
-                if success is not None:
-                    ended.append((self.running.pop(row), success))
-        return ended
-
-
 def seed_generators(env: gymnasium.Env, seeds: np.random.SeedSequence) -> np.random.MT19937:
     """Seeds the generators that belong to an environment.
 
@@ -146,15 +103,3 @@ def make(name: str, *, collecting: bool = False) -> gymnasium.Env:
             kind = type(bare)
             bare.__class__ = type(kind.__name__, (kind,), {"action_space": space})
     return env
-
-
-@contextlib.contextmanager
-def numpy_untouched() -> Iterator[None]:
-    """Restores the global generator of numpy, which must not notice what happens inside."""
-    generator = mtrand.get_bit_generator()
-    state = np.random.get_state(legacy=False)  # noqa: NPY002 (this is the one to restore)
-    try:
-        yield
-    finally:
-        mtrand.set_bit_generator(generator)
-        np.random.set_state(state)  # noqa: NPY002

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ._episodes import Batch, Episode, Policy, Running, make, numpy_untouched
+from ..gymnasium import Batch, Policy, numpy_untouched
+from ._episodes import Episode, Running, make
 from ._maze import Maze
 
 
@@ -118,7 +119,7 @@ class Evaluator:
         queue = collections.deque(itertools.product(range(self._episodes), tasks))
         total = len(queue)
         episodes: dict[tuple[int, int], Episode] = {}
-        batch = Batch(self._num_envs, self.observation_size, self.goal_size)
+        batch: Batch[Running] = Batch(self._num_envs, self.observation_size, self.goal_size)
         self._fill(batch, queue, step)
         while batch.running:
             if stop():
@@ -132,7 +133,7 @@ class Evaluator:
                 progress(len(episodes), total)
         return _summary(step, [episodes[key] for key in sorted(episodes)])
 
-    def _fill(self, batch: Batch, queue: collections.deque[tuple[int, int]], step: int):
+    def _fill(self, batch: Batch[Running], queue: collections.deque[tuple[int, int]], step: int):
         """Lets every environment without an episode take the next of the queue."""
         free = [row for row in range(self._num_envs) if row not in batch.running][: len(queue)]
         if not free:

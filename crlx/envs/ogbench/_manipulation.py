@@ -14,7 +14,8 @@ from ogbench.manipspace.oracles.plan.cube_plan import CubePlanOracle
 from ogbench.manipspace.oracles.plan.drawer_plan import DrawerPlanOracle
 from ogbench.manipspace.oracles.plan.window_plan import WindowPlanOracle
 
-from ._episodes import make, numpy_untouched, seed_generators
+from ..gymnasium import numpy_untouched
+from ._episodes import make, seed_generators
 
 Columns = dict[str, npt.NDArray[typing.Any]]
 """The arrays of a file of OGBench by name, without `terminals`."""

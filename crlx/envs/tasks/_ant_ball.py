@@ -5,6 +5,7 @@ import mujoco
 from brax import base
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from ..walls import Walls
 from ._ant import Ant
 from ._arenas import Cells, Ring
 from ._layout import Layout
@@ -64,10 +65,14 @@ class AntBall(AbstractTask):
             raise ValueError("The maze has no ball: mark a cell with 'B'.")
 
     def traits(self) -> Traits:
-        return Traits(31, 2, 8, (29, 31), Radii(0.5, easy=2.0), {"spring": Timing(0.005, 10)})
+        walls = None
+        if self.drawing is not None:
+            walls = Walls(Layout(self.drawing).walls, self.ant.scale)
+        timings: dict[Backend, Timing] = {"spring": Timing(0.005, 10)}
+        return Traits(31, 2, 8, (29, 31), Radii(0.5, easy=2.0), timings, walls)
 
     def system(self, backend: Backend, *, drawn: bool) -> base.System:
-        del backend, drawn
+        del backend
         model, open_ground = packaged("ant.xml"), self.drawing is None
         for geom in model.geoms:
             if geom.name == "torso_geom" or geom.name.endswith("_foot_geom"):
@@ -76,7 +81,7 @@ class AntBall(AbstractTask):
         add_target(model, height=0.01, radius=0.9, reach=20.0 if open_ground else 100.0)
         (rest,) = (own for own in model.numerics if own.name == "init_qpos")
         rest.size, rest.data = 19, [*rest.data, 0.0, 0.0, 0.0, 0.0]
-        if self.drawing is not None:
+        if self.drawing is not None and drawn:
             add_walls(model, Layout(self.drawing), self.ant.scale)
         return load(model)
 

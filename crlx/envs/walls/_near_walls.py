@@ -54,12 +54,13 @@ class Walls:
 
     **Arguments:**
 
-    - `cells`: `[rows, columns]`, true for walls. There are none outside.
+    - `cells`: `[rows, columns]`, true for walls. There are none outside. A program that takes them
+      as an array serves every maze of that shape.
     - `scale`: $s$, the side of a cell.
     - `friction`, `elasticity`: of the boxes.
     """
 
-    cells: Bool[np.ndarray, "rows columns"]
+    cells: Bool[np.ndarray | Array, "rows columns"]
     scale: float
     friction: float = 1.0
     elasticity: float = 0.0
@@ -99,7 +100,7 @@ class Walls:
         here = (x - corner[0])[None, None], (y - corner[1])[None, None], z[None, None]
         row = jnp.clip(row.astype(jnp.int32) + 2, 0, rows + 2)
         column = jnp.clip(column.astype(jnp.int32) + 2, 0, columns + 2)
-        code = jnp.asarray(self._codes)[row * (columns + 3) + column]
+        code = self._codes[row * (columns + 3) + column]
         sides = jnp.asarray([-1.0, 1.0], jnp.float32)
         ones = (1,) * x.ndim
         bits = jnp.asarray([[1, 2], [4, 8]], jnp.int32).reshape(2, 2, *ones)
@@ -108,8 +109,10 @@ class Walls:
         return corner, here, Corner(side_x, side_y, self.scale, 0.5 * self.scale), absent
 
     @property
-    def _codes(self) -> Int[np.ndarray, " corners"]:
+    def _codes(self) -> Int[Array, " corners"]:
         """Four bits for each corner of cells: which of the cells around it are walls."""
-        cells = np.pad(self.cells, 2).astype(np.int32)  # The outermost corners have no walls.
+        cells = jnp.pad(
+            jnp.asarray(self.cells, jnp.int32), 2
+        )  # The outermost corners have no walls.
         code = cells[:-1, :-1] + 2 * cells[:-1, 1:] + 4 * cells[1:, :-1] + 8 * cells[1:, 1:]
         return code.reshape(-1)

@@ -1,0 +1,56 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import pytest
+
+from crlx.testing import check_environment
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class State:
+    obs: jax.Array
+    reward: jax.Array
+    done: jax.Array
+    metrics: dict
+
+
+@dataclasses.dataclass
+class Spec:
+    observation_size: int = 2
+    state_size: int = 1
+    goal_size: int = 1
+    action_size: int = 1
+
+    def achieved(self, state):
+        return state[..., :1]
+
+
+@dataclasses.dataclass
+class Growing:
+    """A place that grows by a factor, beside its goal; what is not finite is undone."""
+
+    factor: float
+    spec: Spec = dataclasses.field(default_factory=Spec)
+
+    def reset(self, rng):
+        zero = jnp.zeros((), jnp.float32)
+        return State(jr.normal(rng, (2,)), zero, zero, {"success": zero})
+
+    def step(self, state, action):
+        place = self.factor * state.obs[0] + action[0]
+        finite = jnp.isfinite(place)
+        done = 1.0 - finite.astype(jnp.float32)
+        obs = state.obs.at[0].set(jnp.where(finite, place, state.obs[0]))
+        return dataclasses.replace(state, obs=obs, done=done)
+
+
+def test_physics_that_is_finite_is_accepted():
+    check_environment(Growing(0.5), steps=20, key=jr.key(0))
+
+
+def test_physics_that_fails_does_not_hide_behind_containment():
+    with pytest.raises(AssertionError, match="undone and ended 4 of 4"):
+        check_environment(Growing(1e20), steps=20, key=jr.key(0))
