@@ -43,6 +43,7 @@ from ._networks import Ensemble as Ensemble
 from ._networks import pairwise as pairwise
 from ._objective import AbstractObjective as AbstractObjective
 from ._objective import AbstractPaced as AbstractPaced
+from ._objective import AbstractScaled as AbstractScaled
 from ._objective import AbstractScoring as AbstractScoring
 from ._online import BatchEnv as BatchEnv
 from ._online import BatchState as BatchState
@@ -62,6 +63,7 @@ from ._replay import Replay as Replay
 from ._replay_rows import ReplayRows as ReplayRows
 from ._rows import AbstractRows as AbstractRows
 from ._rows import OfflineRows as OfflineRows
+from ._source import AbstractMeasured as AbstractMeasured
 from ._source import AbstractSource as AbstractSource
 from ._source import Offline as Offline
 from ._types import ActionSpace as ActionSpace

@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -11,11 +12,20 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from ._behaviours import Agent
 from ._misc import field_norms
 from ._networks import AbstractArchitecture
-from ._objective import AbstractObjective, AbstractPaced, AbstractScoring, Batch, Params, State
+from ._objective import (
+    AbstractObjective,
+    AbstractPaced,
+    AbstractScaled,
+    AbstractScoring,
+    Batch,
+    Params,
+    State,
+)
 from ._optimizer_check import check_optimizer
 from ._pace import by_field, held, scaled
 from ._projection import project
 from ._rows import AbstractRows
+from ._source import AbstractMeasured, AbstractSource, Data
 from ._types import History, Metrics, Pace, Spec
 
 Carry = TypeVar("Carry")
@@ -66,6 +76,18 @@ class Learner(eqx.Module, Generic[Params, State, Batch]):
         if isinstance(objective, AbstractScoring):
             score = eqx.Partial(objective.score, params, state)
         return Agent(objective.policy(params, state), score)
+
+    def meet(
+        self, progress: Progress[Params, State], source: AbstractSource[Data], data: Data
+    ) -> Progress[Params, State]:
+        """The progress after a collection, whose observations an `AbstractScaled` objective takes
+        note of; others do not change."""
+        if not isinstance(self.objective, AbstractScaled):
+            return progress
+        if not isinstance(source, AbstractMeasured):
+            return progress
+        state = self.objective.scale(progress.state, source.moments(data))
+        return dataclasses.replace(progress, state=state)
 
     def update(
         self, progress: Progress[Params, State], batch: Batch, *, key: PRNGKeyArray

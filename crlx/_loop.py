@@ -38,6 +38,7 @@ def epoch(
         progress, data = carry
         agent = learner.agent(progress)
         data, collected = source.collect(data, agent, key=jr.fold_in(ckey, progress.step))
+        progress = learner.meet(progress, source, data)
         progress, fitted = learner.fit(
             progress, source.rows(data), updates=updates, batch_size=batch_size, key=fkey
         )

@@ -4,6 +4,7 @@ from typing import Generic, TypeVar
 import equinox as eqx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ._moments import Moments
 from ._networks import AbstractActor, AbstractArchitecture
 from ._rows import AbstractRows
 from ._types import Metrics, Pace, Scalar, Spec
@@ -67,6 +68,14 @@ class AbstractPaced(AbstractObjective[Params, State, Batch]):
         Where an array is zero, the field and its state of the optimizer, with the count of its
         steps, stay exactly as they are. The names must not depend on `state`.
         """
+
+
+class AbstractScaled(AbstractObjective[Params, State, Batch]):
+    """An objective whose networks scale what they read by the statistics of all that was met."""
+
+    @abc.abstractmethod
+    def scale(self, state: State, moments: Moments) -> State:
+        """The state with these statistics of observations in place of its own."""
 
 
 class AbstractScoring(AbstractObjective[Params, State, Batch]):

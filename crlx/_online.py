@@ -8,10 +8,11 @@ import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from ._behaviours import AbstractBehaviour, Agent, Stochastic
+from ._moments import Moments
 from ._plan import Plan
 from ._replay import Replay
 from ._replay_rows import ReplayRows
-from ._source import AbstractSource
+from ._source import AbstractMeasured
 from ._types import Metrics, Outcome
 
 
@@ -61,15 +62,17 @@ class Collected(eqx.Module):
     - `replay`: what they have met.
     - `steps`: how many steps each has made.
     - `plan`: the actions that they are about to take.
+    - `moments`: statistics of the states that were acted in.
     """
 
     env: PyTree
     replay: Replay
     steps: Int[Array, ""]
     plan: Plan
+    moments: Moments
 
 
-class Online(AbstractSource[Collected]):
+class Online(AbstractMeasured[Collected]):
     """Environments that the agent acts in, and a memory of the newest steps.
 
     The first collection makes `warm_up` steps of each environment, every later one `unroll`. Any
@@ -107,7 +110,8 @@ class Online(AbstractSource[Collected]):
         plan = Plan.start(self.envs, self.chunk, self.env.spec.action_size)
         extras = self._outcome(state, state)
         replay = Replay.start(observation, plan.actions[:, 0], extras, capacity=self.capacity)
-        return Collected(state, replay, jnp.zeros((), jnp.int32), plan)
+        moments = Moments.start(observation.shape[1])
+        return Collected(state, replay, jnp.zeros((), jnp.int32), plan, moments)
 
     def collect(
         self, data: Collected, agent: Agent, *, key: PRNGKeyArray
@@ -131,6 +135,9 @@ class Online(AbstractSource[Collected]):
     def rows(self, data: Collected) -> ReplayRows:
         return data.replay.rows(self.env.spec.achieved)
 
+    def moments(self, data: Collected) -> Moments:
+        return data.moments
+
     def _step(self, data: Collected, agent: Agent, *, key: PRNGKeyArray) -> Collected:
         spec, now = self.env.spec, data.env.obs
         keys = jr.split(key, self.envs)
@@ -149,7 +156,8 @@ class Online(AbstractSource[Collected]):
             done=done,
             now=spec.state(state.obs),
         )
-        return Collected(state, replay, data.steps + 1, plan.drop(done))
+        moments = data.moments.merge(spec.state(now))
+        return Collected(state, replay, data.steps + 1, plan.drop(done), moments)
 
     def _outcome(self, before: BatchState, after: BatchState) -> Outcome | None:
         if not self.outcomes:

@@ -5,6 +5,7 @@ import equinox as eqx
 from jaxtyping import PRNGKeyArray
 
 from ._behaviours import Agent
+from ._moments import Moments
 from ._rows import AbstractRows
 from ._types import Metrics
 
@@ -28,6 +29,14 @@ class AbstractSource(eqx.Module, Generic[Data]):
     @abc.abstractmethod
     def rows(self, data: Data) -> AbstractRows:
         """What may be drawn from now."""
+
+
+class AbstractMeasured(AbstractSource[Data]):
+    """A source that keeps statistics of the observations that it has met."""
+
+    @abc.abstractmethod
+    def moments(self, data: Data) -> Moments:
+        """Of all observations so far, each of which counts once."""
 
 
 class Offline(AbstractSource[None]):

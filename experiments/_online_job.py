@@ -1,12 +1,12 @@
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax.random as jr
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from crlx import Collected, Online, Progress, epoch
+from crlx import BatchEnv, Collected, Online, Progress, epoch
 from crlx.envs.tasks import GoalEnv, far_goals, make
 from crlx.envs.wrappers import TaskEvaluator, training
 
@@ -34,7 +34,7 @@ class OnlineJob(AbstractJob):
         self._options, self._env, self._pictures = options, env, pictures
         self.rounds, self.interval = options.rounds, options.interval
         self._source = Online(
-            training(env, repeat_first=options.repeat_first),
+            cast(BatchEnv, training(env, repeat_first=options.repeat_first)),
             envs=options.num_envs,
             capacity=options.replay,
             unroll=options.unroll,

@@ -20,11 +20,18 @@ class OnlineParts:
     - `contrast`: what the flag of that name chose.
     - `radius`: within which a goal of the task counts as reached.
     - `discount`: of goals and of values.
+    - `temperature`: where that of maximum-entropy policies starts.
     """
 
     contrast: obj.AbstractContrast
     radius: float
     discount: float
+    temperature: float
+
+    @property
+    def actor(self) -> obj.MaxEntropy:
+        """The policy that samples."""
+        return obj.MaxEntropy(temperature=self.temperature)
 
     @property
     def goals(self) -> Geometric:
@@ -33,7 +40,7 @@ class OnlineParts:
 
 
 def _infonce(parts: OnlineParts) -> obj.Contrastive:
-    return obj.Contrastive(contrast=parts.contrast, actor=obj.MaxEntropy(), goals=parts.goals)
+    return obj.Contrastive(contrast=parts.contrast, actor=parts.actor, goals=parts.goals)
 
 
 def _cmd(parts: OnlineParts) -> obj.Contrastive:
@@ -47,7 +54,8 @@ def _relabelling(parts: OnlineParts, fraction: float) -> obj.Relabelling:
 
 
 def _sac(parts: OnlineParts, fraction: float) -> obj.SAC:
-    return obj.SAC(relabelling=_relabelling(parts, fraction), discount=parts.discount)
+    relabelling = _relabelling(parts, fraction)
+    return obj.SAC(parts.actor, relabelling, discount=parts.discount)
 
 
 def _td3(parts: OnlineParts, fraction: float) -> obj.TD3:
@@ -55,7 +63,7 @@ def _td3(parts: OnlineParts, fraction: float) -> obj.TD3:
 
 
 def _survival(parts: OnlineParts) -> obj.Survival:
-    return obj.Survival(obj.MaxEntropy(), actor_goals=parts.goals, discount=parts.discount)
+    return obj.Survival(parts.actor, actor_goals=parts.goals, discount=parts.discount)
 
 
 _SQUASHED = {"squashed": True}

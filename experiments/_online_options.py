@@ -18,7 +18,6 @@ from crlx import (
     BestOf,
     Greedy,
     Learner,
-    Spec,
     Stochastic,
     encode,
 )
@@ -32,7 +31,7 @@ from ._parts import ARCHITECTURES, CONTRASTS, ENERGIES, choose, listed
 
 # What a preset sets; every flag may still say otherwise. The paper's: its table 7 and its code.
 PRESETS: dict[str, dict[str, Any]] = {
-    "laptop": {},
+    "laptop": {"learning_rate": 1e-3},
     "paper": {
         "steps": 100_000_000,
         "num_envs": 512,
@@ -44,7 +43,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "eval_episodes": 128,
     },
 }
-_PAPER_DEPTH = 64
+_SIZES = {"laptop": {"depth": 4, "width": 64}, "paper": {"depth": 64, "width": 256}}
+_TEMPERATURE = {"laptop": 0.1, "paper": 1.0}
 _BEHAVIOURS: dict[str, type[AbstractBehaviour]] = {
     "stochastic": Stochastic,
     "deterministic": Greedy,
@@ -79,6 +79,9 @@ class Names:
     """Those of the actor alone. The paper pairs a critic of 1024 with an actor of 512."""
     width: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Size of the hidden layers."""
+    normalize: bool | None = None
+    """Scale observations and goals by the mean and standard deviation of all that was met; by
+    default the laptop does, and the paper does not."""
     action_chunk: Annotated[int, tyro.conf.arg(metavar="N")] = 1
     """Actions that critic and actor see at once, and that are carried out one after the other. For
     infonce, gcsl, gcbc and survival."""
@@ -101,19 +104,19 @@ class Options(Names):
     """The architecture's own settings."""
     behaviour: AbstractBehaviour = dataclasses.field(default_factory=Stochastic)
     """How experience is gathered."""
-    steps: int = 150_000
+    steps: int = 500_000
     """Environment steps of all environments together, at least; the last round is made whole."""
-    num_envs: int = 32
+    num_envs: int = 128
     """Environments that are simulated side by side."""
     warm_up: int = 200
     """Steps of each environment before the first update."""
     unroll: int = 50
     """Steps of each environment in a round."""
-    updates: int = 100
+    updates: int = 200
     """Gradient steps in a round."""
-    batch_size: int = 256
+    batch_size: int = 128
     """Rows of a minibatch."""
-    replay: int = 5000
+    replay: int = 3000
     """Rows that are kept for each environment: one for each step, and one for each episode."""
     episode_length: int = 1000
     """Steps of an episode, unless it ends before."""
@@ -158,7 +161,8 @@ class Options(Names):
 
     def _rehearse(self, objective: AbstractObjective, architecture: AbstractArchitecture) -> None:
         """Networks, a minibatch of made-up rows and an action; only shapes are computed."""
-        spec, key = Spec(4, 2, 2), jr.key(0)
+        task, key = make(self.env).spec, jr.key(0)
+        spec = task.networks()
         rows = random_rows(spec, [5, 5], outcomes=True, key=key)
         learner = dataclasses.replace(self.learner, objective=objective)
         progress = learner.init(architecture, spec, key=key)
@@ -208,7 +212,7 @@ _POSITIVE = (
 
 def compose(names: Names) -> Options:
     """The run that the names stand for."""
-    radius = make(names.env).spec.radii.success
+    spec = make(names.env).spec
     entry = choose("objective", names.objective_name, ONLINE)
     check_flags(
         names.objective_name,
@@ -218,12 +222,19 @@ def compose(names: Names) -> Options:
         architecture=names.architecture_name,
     )
     contrast = choose("contrast", names.contrast or "forward", CONTRASTS)()
-    objective = entry.build(OnlineParts(contrast, radius, discount=0.99))
+    parts = OnlineParts(contrast, spec.radii.success, 0.99, _TEMPERATURE[names.preset])
+    objective = entry.build(parts)
     if names.action_chunk != 1:
         objective = obj.Chunked(objective, names.action_chunk)
-    deep = _PAPER_DEPTH if names.preset == "paper" and names.depth is None else names.depth
-    sizes = {"depth": names.critic_depth or deep, "width": names.width}
-    sizes["actor_depth"] = names.actor_depth or (deep if names.critic_depth else None)
+    if names.preset == "laptop" if names.normalize is None else names.normalize:
+        objective = obj.Standardized(objective, tuple(range(*spec.goal_indices)))
+    usual = _SIZES[names.preset]
+    depth = names.depth or usual["depth"]
+    sizes = {
+        "depth": names.critic_depth or depth,
+        "actor_depth": names.actor_depth or (depth if names.critic_depth else None),
+        "width": names.width or usual["width"],
+    }
     return Options(
         **{f.name: getattr(names, f.name) for f in dataclasses.fields(Names)},
         **PRESETS[names.preset],

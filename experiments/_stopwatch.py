@@ -9,7 +9,7 @@ import numpy as np
 from jax.experimental import io_callback
 from jaxtyping import PRNGKeyArray
 
-from crlx import AbstractRows, AbstractSource, Agent, Metrics
+from crlx import AbstractMeasured, AbstractRows, Agent, Metrics, Moments
 
 T = TypeVar("T")
 _SMALL = 4096  # Numbers of an array that is copied for nothing.
@@ -38,7 +38,7 @@ class Stopwatch:
         return parts
 
 
-class Timed(AbstractSource[Any]):
+class Timed(AbstractMeasured[Any]):
     """A source whose collection, the part "simulation", and whose tables of what may be drawn, the
     part "replay", are timed. Nothing else of it changes.
 
@@ -48,7 +48,7 @@ class Timed(AbstractSource[Any]):
     - `watch`: what notes the times.
     """
 
-    source: AbstractSource[Any]
+    source: AbstractMeasured[Any]
     watch: Stopwatch = eqx.field(static=True)
 
     def init(self, *, key: PRNGKeyArray) -> Any:
@@ -59,6 +59,9 @@ class Timed(AbstractSource[Any]):
         key = _marked(key, self.watch.start)
         data, metrics = self.source.collect(data, agent, key=key)
         return _marked(data, lambda: self.watch.stop("simulation")), metrics
+
+    def moments(self, data: Any) -> Moments:
+        return self.source.moments(data)
 
     def rows(self, data: Any) -> AbstractRows:
         return _marked(self.source.rows(data), lambda: self.watch.stop("replay"))

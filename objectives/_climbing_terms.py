@@ -1,3 +1,4 @@
+import math
 from typing import ClassVar
 
 import equinox as eqx
@@ -18,7 +19,7 @@ from ._actor_terms import (
     supplied,
 )
 from ._box import into_box
-from ._checks import check_not_negative
+from ._checks import check_not_negative, check_positive
 
 
 class DDPGBC(AbstractActorTerm):
@@ -95,14 +96,20 @@ class MaxEntropy(AbstractActorTerm):
 
     - `target_entropy`: the entropy to hold, $H$, in nats; None for minus half the size of the
       action.
+    - `temperature`: where $\alpha$ starts. The paper's 1 makes the policy nearly uniform for the
+      first thousands of updates.
 
     ??? cite
         Haarnoja et al., Soft Actor-Critic (2018); the actor of Wang et al. (NeurIPS 2025).
     """
 
     target_entropy: float | None = None
+    temperature: float = 1.0
     needs_score: ClassVar[bool] = True
     needs_advantage: ClassVar[bool] = False
+
+    def __check_init__(self):
+        check_positive("temperature", self.temperature)
 
     def init(
         self, architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray
@@ -116,7 +123,7 @@ class MaxEntropy(AbstractActorTerm):
                 "architecture's actor is constant: use one such as "
                 "ResidualNetworks(squashed=True)."
             )
-        return jnp.zeros((), jnp.float32)
+        return jnp.asarray(math.log(self.temperature), jnp.float32)
 
     def __call__(self, trainables, actor, batch, *, score, advantage, key):
         del advantage

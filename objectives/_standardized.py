@@ -10,6 +10,7 @@ from crlx import (
     AbstractObjective,
     AbstractPaced,
     AbstractRows,
+    AbstractScaled,
     AbstractScoring,
     Affine,
     Metrics,
@@ -36,13 +37,15 @@ class StandardizedState(eqx.Module, Generic[State]):
 
 class Standardized(
     AbstractPaced[Params, StandardizedState[State], Batch],
+    AbstractScaled[Params, StandardizedState[State], Batch],
     AbstractScoring[Params, StandardizedState[State], Batch],
 ):
     """Any objective, on networks that scale what they read by running statistics.
 
-    The statistics start as mean 0 and variance 1. Nothing but `observe` moves them, and rows that
-    are replayed are scaled by those of the moment. Goals use the statistics of the observed
-    coordinates that they copy, so that a goal and the state that reaches it look alike.
+    The statistics start as mean 0 and variance 1. The loop puts those of sources that act, such as
+    `crlx.Online`, in their place; otherwise nothing but `observe` moves them. Rows that are
+    replayed are scaled by those of the moment. Goals use the statistics of the observed coordinates
+    that they copy, so that a goal and the state that reaches it look alike.
 
     **Arguments:**
 
@@ -114,4 +117,7 @@ class Standardized(
         For what is met when acting in training, once, or for a whole dataset before training;
         never for a minibatch, whose rows would count at every gradient step.
         """
-        return StandardizedState(state.moments.merge(observations), state.inner)
+        return self.scale(state, state.moments.merge(observations))
+
+    def scale(self, state: StandardizedState[State], moments: Moments) -> StandardizedState[State]:
+        return StandardizedState(moments, state.inner)

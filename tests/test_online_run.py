@@ -1,0 +1,143 @@
+"""The online experiment as a user runs it, small."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import equinox as eqx
+import numpy as np
+import pytest
+
+from crlx import load_policy
+from experiments._divergence import Diverged
+from experiments._online_options import parse
+from experiments.online_crl import main
+
+ROOT = pathlib.Path(__file__).parents[1]
+SMALL = (
+    *("--steps", "160", "--num-envs", "4", "--warm-up", "10", "--unroll", "10", "--updates", "3"),
+    *("--batch-size", "8", "--replay", "40", "--width", "8", "--episode-length", "25"),
+    *("--eval-every", "80", "--eval-episodes", "2", "--no-aim"),
+)
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
+
+def flags(out, *more):
+    return [*SMALL, "--out", str(out), *more]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run that nothing interrupted."""
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    main(parse(flags(out)))
+    return out
+
+
+def lines(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def parameters(out):
+    return eqx.filter(load_policy(out).actor, eqx.is_array)
+
+
+def test_a_run_writes_all_that_it_promises(finished):
+    results = json.loads((finished / "results.json").read_text())
+    assert [e["step"] for e in results["evaluations"]] == [80, 160]
+    assert set(results["evaluations"][0]["tasks"]) == {"point_u_maze", "point_u_maze_eval"}
+    for measure in ("episode_success", "episode_success_any", "final_dist"):
+        name = f"point_u_maze_eval/{measure}"
+        values = [e[name] for e in results["evaluations"]]
+        assert np.isclose(results["scores"][name], np.mean(values))
+    assert min(results[f"{kind}_per_second"] for kind in ("updates", "env_steps")) > 0
+    for picture in ("curve.png", "paths.png"):
+        assert (finished / picture).read_bytes().startswith(b"\x89PNG")
+    assert "point_u_maze after 160" in (finished / "replay.html").read_text()
+
+
+def test_every_round_has_a_line_with_its_times(finished):
+    rounds = [line for line in lines(finished) if "critic/loss" in line]
+    assert [line["step"] for line in rounds] == [40, 80, 120, 160]
+    for line in rounds:
+        shares = [line[f"time/{part}"] for part in ("simulation", "replay", "updates")]
+        assert min(shares) > 0
+        assert np.isclose(sum(shares), 1)
+        assert {"collect/success", "collect/dist", "env_steps_per_second"} <= line.keys()
+
+
+def test_the_policy_loads_and_acts(finished):
+    action = load_policy(finished).act(np.zeros((3, 4)), np.ones((3, 2)))
+    assert action.shape == (3, 2)
+    assert np.all(np.abs(action) <= 1)
+
+
+def start(arguments):
+    command = [sys.executable, str(ROOT / "experiments" / "online_crl.py"), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def saved(out):
+    checkpoints = out / "checkpoints"
+    return checkpoints.exists() and any(p.name.isdigit() for p in checkpoints.iterdir())
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.thorough)]
+)
+def test_a_run_that_was_stopped_and_resumed_ends_the_same(finished, tmp_path, number):
+    out = tmp_path / "run"
+    process, deadline = start(flags(out)), time.monotonic() + 300
+    while not saved(out) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    message = process.communicate(timeout=60)[1]
+    assert saved(out), message
+    assert not (out / "results.json").exists()
+    main(parse(["--resume", "--out", str(out)]))
+    assert eqx.tree_equal(parameters(out), parameters(finished))
+    before, after = (json.loads((d / "results.json").read_text()) for d in (finished, out))
+    assert before["evaluations"] == after["evaluations"]
+
+
+@pytest.mark.thorough
+def test_twenty_kills_at_random_moments_change_nothing(tmp_path):
+    long = ("--steps", "8000", "--eval-every", "120")
+    main(parse(flags(tmp_path / "calm", *long)))
+    out, moments = tmp_path / "killed", random.Random(0)
+    for _ in range(20):
+        exists = (out / "config.json").exists()
+        process = start(["--resume", "--out", str(out)] if exists else flags(out, *long))
+        time.sleep(moments.uniform(5, 25))
+        process.kill()
+        process.communicate()
+    main(parse(["--resume", "--out", str(out)]))
+    assert eqx.tree_equal(parameters(out), parameters(tmp_path / "calm"))
+
+
+def test_replay_may_stay_out_of_checkpoints(tmp_path, capsys):
+    out = tmp_path / "run"
+    more = ("--no-checkpoint-replay", "--objective", "gcbc", "--eval-every", "1000")
+    main(parse(flags(out, *more)))
+    assert not list(out.glob("checkpoints/*/data"))
+    main(parse(["--resume", "--out", str(out)]))
+    assert "40 steps are gathered anew" in capsys.readouterr().out
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path):
+    with pytest.raises(Diverged, match=r"Step \d+: .*not finite"):
+        main(parse(flags(tmp_path / "run", "--learning-rate", "1e30")))
+
+
+def test_what_cannot_fit_is_refused_before_anything_is_written(tmp_path):
+    huge = ("--num-envs", "100000", "--replay", "20000", "--steps", "100000000")
+    with pytest.raises(ValueError, match=r"need \d+\.\d+ GB.*smaller --replay"):
+        main(parse(flags(tmp_path / "run", *huge)))
+    assert not (tmp_path / "run" / "config.json").exists()
