@@ -4,7 +4,8 @@ from jaxtyping import PRNGKeyArray
 
 from crlx import AbstractActor, AbstractArchitecture, AbstractCritic, AbstractEnergy, Spec
 
-from ._actors import actor_of, goal_actor
+from ._actors import goal_actor
+from ._choices import Activation
 from ._critics import check_energy_fits, tower_critic
 from ._encoders import Encoder, Trunk
 from ._energies import Norm, ScaledDot
@@ -90,7 +91,8 @@ class ResidualNetworks(AbstractArchitecture):
 
 
 class MLPNetworks(AbstractArchitecture):
-    """OGBench's networks: plain perceptrons with GELU, and LayerNorm but in the actor.
+    """OGBench's networks: plain perceptrons with GELU, and LayerNorm but in the actor. With
+    `normalize=False`, `Activation.SWISH`, `Norm()` and a squashed actor, they are JaxGCRL's.
 
     **Arguments:**
 
@@ -99,6 +101,10 @@ class MLPNetworks(AbstractArchitecture):
     - `dim`: size of the embeddings that critics compare.
     - `energy`: compares them.
     - `shared`: one encoder for states and actions, present and future, in place of two.
+    - `squashed`: a tanh-squashed actor with a state-dependent standard deviation; otherwise an
+      unsquashed one with a constant standard deviation of one.
+    - `activation`: after each layer.
+    - `normalize`: LayerNorm in critics and encoders.
     - `remat`: what the backward pass keeps; None for `NONE` below depth 64, else `BLOCK`.
     - `unroll`: layers per iteration of the scan; None for all where they are few, else one.
 
@@ -111,6 +117,9 @@ class MLPNetworks(AbstractArchitecture):
     dim: int = 512
     energy: AbstractEnergy = eqx.field(default_factory=ScaledDot)
     shared: bool = False
+    squashed: bool = False
+    activation: Activation = Activation.GELU
+    normalize: bool = True
     remat: Remat | None = None
     unroll: int | None = None
 
@@ -129,13 +138,17 @@ class MLPNetworks(AbstractArchitecture):
         tkey, mkey = jr.split(key)
         in_size = spec.observation_size + spec.goal_size
         trunk = self._trunk(in_size, normalize=False, key=tkey)
-        mean = dense(self.width, spec.action_size, fan_average_uniform(0.01), key=mkey)
-        return actor_of(spec, trunk, mean)
+
+        def head(size: int, *, key: PRNGKeyArray) -> eqx.nn.Linear:
+            return dense(self.width, size, fan_average_uniform(0.01), key=key)
+
+        skey = jr.fold_in(mkey, 1)
+        return goal_actor(spec, trunk, head, squashed=self.squashed, mean_key=mkey, std_key=skey)
 
     def encoder(self, in_size: int, out_size: int, *, key: PRNGKeyArray) -> Encoder:
         tkey, okey = jr.split(key)
         output = dense(self.width, out_size, fan_average_uniform(), key=okey)
-        return Encoder(self._trunk(in_size, normalize=True, key=tkey), output)
+        return Encoder(self._trunk(in_size, normalize=self.normalize, key=tkey), output)
 
     def _trunk(self, in_size: int, *, normalize: bool, key: PRNGKeyArray) -> Trunk:
         remat = choose_remat(self.depth) if self.remat is None else self.remat
@@ -146,6 +159,7 @@ class MLPNetworks(AbstractArchitecture):
             self.width,
             self.depth,
             normalize=normalize,
+            activation=self.activation,
             remat=remat,
             unroll=few if self.unroll is None else self.unroll,
             key=key,

@@ -11,13 +11,15 @@ from ._stack import AbstractBlock, stacked
 
 
 class Plain(AbstractBlock):
-    """A hidden layer of OGBench's networks: `LayerNorm(gelu(W x + b))`, or without the norm.
+    """A hidden layer of OGBench's networks: `LayerNorm(gelu(W x + b))`, or without the norm, or
+    with another activation.
 
     A block where `in_size` is `width`.
     """
 
     linear: eqx.nn.Linear
     norm: eqx.nn.LayerNorm | None
+    activation: Activation = eqx.field(static=True)
 
     def __init__(
         self,
@@ -25,14 +27,16 @@ class Plain(AbstractBlock):
         width: int,
         *,
         normalize: bool,
+        activation: Activation = Activation.GELU,
         initializer: Initializer,
         key: PRNGKeyArray,
     ):
+        self.activation = activation
         self.linear = dense(in_size, width, initializer, key=key)
         self.norm = layer_norm(width) if normalize else None
 
     def __call__(self, x: Float[Array, " size"]) -> Float[Array, " width"]:
-        h = Activation.GELU(apply(self.linear, x))
+        h = self.activation(apply(self.linear, x))
         return h if self.norm is None else self.norm(h)
 
 
@@ -42,19 +46,28 @@ def plain_trunk(
     depth: int,
     *,
     normalize: bool,
+    activation: Activation = Activation.GELU,
     remat: Remat,
     unroll: int,
     key: PRNGKeyArray,
 ) -> Trunk:
     """OGBench's multi-layer perceptron without its output layer.
 
-    `depth` counts the hidden layers; each is dense, then GELU, then (where enabled) LayerNorm.
+    `depth` counts the hidden layers; each is dense, then the activation, then (where enabled)
+    LayerNorm.
     """
     skey, bkey = jr.split(key)
     initializer = fan_average_uniform()
 
     def make(in_size: int, key: PRNGKeyArray) -> Plain:
-        return Plain(in_size, width, normalize=normalize, initializer=initializer, key=key)
+        return Plain(
+            in_size,
+            width,
+            normalize=normalize,
+            activation=activation,
+            initializer=initializer,
+            key=key,
+        )
 
     stack = None
     if depth > 1:

@@ -11,7 +11,9 @@ from experiments._online_options import parse
 def test_every_objective_can_be_composed(name):
     options = parse(["--objective", name])
     assert isinstance(options.objective, obj.Standardized)
-    assert isinstance(options.behaviour, Greedy if name in ("td3", "td3-her", "gcsl", "gcbc") else Stochastic)
+    assert isinstance(
+        options.behaviour, Greedy if name in ("td3", "td3-her", "gcsl", "gcbc") else Stochastic
+    )
     assert options.outcomes == (name.startswith(("sac", "td3")))
 
 
@@ -56,7 +58,6 @@ def test_behaviours_and_chunks():
         (["--updates", "0"], "--updates must be positive"),
         (["--learning-rate", "0"], "--learning-rate must be positive"),
         (["--seed", "-1"], "--seed must not be negative"),
-        (["--architecture", "mlp"], "squashed"),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments, message):
