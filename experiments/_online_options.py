@@ -31,7 +31,7 @@ from ._parts import ARCHITECTURES, CONTRASTS, ENERGIES, choose, listed
 
 # What a preset sets; every flag may still say otherwise. The paper's: its table 7 and its code.
 PRESETS: dict[str, dict[str, Any]] = {
-    "laptop": {"learning_rate": 1e-3},
+    "laptop": {"learning_rate": 1e-3, "decay": True},
     "paper": {
         "steps": 100_000_000,
         "num_envs": 512,
@@ -44,6 +44,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 _SIZES = {"laptop": {"depth": 4, "width": 64}, "paper": {"depth": 64, "width": 256}}
+_INPUTS = {"laptop": "scaled", "paper": "raw"}
 _TEMPERATURE = {"laptop": 0.1, "paper": 1.0}
 _BEHAVIOURS: dict[str, type[AbstractBehaviour]] = {
     "stochastic": Stochastic,
@@ -79,9 +80,9 @@ class Names:
     """Those of the actor alone. The paper pairs a critic of 1024 with an actor of 512."""
     width: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Size of the hidden layers."""
-    normalize: bool | None = None
-    """Scale observations and goals by the mean and standard deviation of all that was met; by
-    default the laptop does, and the paper does not."""
+    inputs: Annotated[str | None, listed("inputs", ("scaled", "raw"))] = None
+    """What networks read of states and goals: scaled by the mean and standard deviation of all that
+    was met, or raw; by default scaled on the laptop, and raw in the paper."""
     action_chunk: Annotated[int, tyro.conf.arg(metavar="N")] = 1
     """Actions that critic and actor see at once, and that are carried out one after the other. For
     infonce, gcsl, gcbc and survival."""
@@ -104,7 +105,7 @@ class Options(Names):
     """The architecture's own settings."""
     behaviour: AbstractBehaviour = dataclasses.field(default_factory=Stochastic)
     """How experience is gathered."""
-    steps: int = 1_000_000
+    steps: int = 800_000
     """Environment steps of all environments together, at least; the last round is made whole."""
     num_envs: int = 128
     """Environments that are simulated side by side."""
@@ -114,7 +115,7 @@ class Options(Names):
     """Steps of each environment in a round."""
     updates: int = 200
     """Gradient steps in a round."""
-    batch_size: int = 128
+    batch_size: int = 256
     """Rows of a minibatch."""
     replay: int = 3000
     """Rows that are kept for each environment: one for each step, and one for each episode."""
@@ -122,6 +123,9 @@ class Options(Names):
     """Steps of an episode, unless it ends before."""
     learning_rate: float = 3e-4
     """Adam's."""
+    decay: bool = False
+    """Let the learning rate fall to zero by the end, along half a cosine: by default on the laptop,
+    where runs are short and end steadily so."""
     seed: int = 0
     """The one random seed."""
     eval_every: int | None = None
@@ -197,7 +201,10 @@ class Options(Names):
     @property
     def learner(self) -> Learner[Any, Any, Any]:
         """The objective with its optimizer."""
-        return Learner(self.objective, optax.adam(self.learning_rate))
+        if not self.decay:
+            return Learner(self.objective, optax.adam(self.learning_rate))
+        falling = optax.cosine_decay_schedule(self.learning_rate, self.rounds * self.updates)
+        return Learner(self.objective, optax.adam(falling))
 
     def task(self) -> GoalEnv:
         """The environment."""
@@ -226,7 +233,8 @@ def compose(names: Names) -> Options:
     objective = entry.build(parts)
     if names.action_chunk != 1:
         objective = obj.Chunked(objective, names.action_chunk)
-    if names.preset == "laptop" if names.normalize is None else names.normalize:
+    scaled = {"scaled": True, "raw": False}
+    if choose("inputs", names.inputs or _INPUTS[names.preset], scaled):
         objective = obj.Standardized(objective, tuple(range(*spec.goal_indices)))
     usual = _SIZES[names.preset]
     depth = names.depth or usual["depth"]

@@ -26,8 +26,8 @@ _LENGTH = 1001
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Trains the same task at the same sizes with this library and with JaxGCRL 0.2.8, one after
-    the other, each in processes of its own: plain networks of two hidden layers of 256 with swish, 64
-    environments, an unroll of 62, 250 updates with a batch of 256, the same replay and the same
+    the other, each in processes of its own: plain networks of two hidden layers of 256 with swish,
+    64 environments, an unroll of 62, 250 updates with a batch of 256, the same replay and the same
     objective. Each episode of an environment begins where its first did, as there."""
 
     reference_python: pathlib.Path

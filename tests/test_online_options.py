@@ -38,7 +38,7 @@ def test_critic_and_actor_have_depths_of_their_own():
 def test_behaviours_and_chunks():
     assert parse(["--collect", "best", "--behaviour.samples", "3"]).behaviour == BestOf(3)
     assert parse(["--collect", "deterministic"]).behaviour == Greedy()
-    options = parse(["--action-chunk", "3", "--no-normalize"])
+    options = parse(["--action-chunk", "3", "--inputs", "raw"])
     assert isinstance(options.objective, obj.Chunked)
     assert options.objective.length == 3
 
@@ -46,20 +46,32 @@ def test_behaviours_and_chunks():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--steps", "100"], "use at least 32000, or less of --warm-up"),
-        (["--replay", "50"], "use at least 52"),
         (["--depth", "6"], "multiple of 4"),
         (["--env", "ant_u4_mase"], "ant_u4_maze"),
         (["--objective", "sac", "--action-chunk", "2"], "takes no chunks"),
         (["--objective", "gcbc", "--collect", "best"], "scores no actions"),
         (["--objective", "cmd", "--collect", "best"], "cannot be scored for a commanded goal"),
         (["--objective", "sac", "--contrast", "forward"], "loss of its own"),
+        (["--inputs", "rav"], "did you mean 'raw'"),
         (["--objective", "infonse"], "did you mean 'infonce'"),
-        (["--updates", "0"], "--updates must be positive"),
-        (["--learning-rate", "0"], "--learning-rate must be positive"),
-        (["--seed", "-1"], "--seed must not be negative"),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         parse(arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--steps", "100"], "use at least 32000, or less of --warm-up"),
+        (["--replay", "50"], "use at least 52"),
+        (["--updates", "0"], "--updates must be positive"),
+        (["--learning-rate", "0"], "--learning-rate must be positive"),
+        (["--seed", "-1"], "--seed must not be negative"),
+    ],
+)
+def test_impossible_numbers_are_refused(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        parse(arguments)
+    assert message in " ".join(capsys.readouterr().err.replace("│", "").split())

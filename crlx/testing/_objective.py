@@ -28,6 +28,7 @@ def check_objective(
     batch_size: int = 8,
     own_trajectory: bool = True,
     may_vanish: Collection[str] = (),
+    chunk: int = 1,
     key: PRNGKeyArray,
 ) -> None:
     """The parts of an objective fit together under the learner.
@@ -50,6 +51,7 @@ def check_objective(
     - `batch_size`: rows of each minibatch.
     - `own_trajectory`: see `check_relabel`.
     - `may_vanish`: metrics that are rightly zero in untrained and in wildly perturbed networks.
+    - `chunk`: actions that the policy decides on at once.
     """
     ikey, rkey, tkey, nkey, pkey = jr.split(key, 5)
     learner = Learner(objective, optax.chain(_record(), optax.adam(1e-2)))
@@ -72,7 +74,7 @@ def check_objective(
     recorded: list[Any] = [progress.opt_state for progress, _ in trials]
     check_gradients([state[0] for state in recorded])
     check_metrics([metrics for _, metrics in trials], may_vanish)
-    _check_policy(objective, after, spec, rows)
+    _check_policy(objective, after, chunk * spec.action_size, rows)
 
 
 def _record() -> optax.GradientTransformation:
@@ -151,7 +153,7 @@ def _check_scan(
 def _check_policy(
     objective: AbstractObjective[Params, State, Batch],
     progress: Progress[Params, State],
-    spec: Spec,
+    size: int,
     rows: AbstractRows,
 ) -> None:
     actor = objective.policy(progress.params, progress.state)
@@ -162,7 +164,7 @@ def _check_policy(
     steps = rows.take(rows.draw(1, key=jr.key(0)))
     mode = actor(steps.observation[0], steps.achieved[0]).mode()
     require(
-        mode.shape == (spec.action_size,),
-        f"The policy's action has shape {mode.shape}; the task's has ({spec.action_size},).",
+        mode.shape == (size,),
+        f"The policy's action has shape {mode.shape}; the task's has ({size},).",
     )
     require_finite(mode, "The policy's action: ")

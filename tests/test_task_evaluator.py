@@ -1,0 +1,99 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from jaxtyping import Array, Float
+
+from architectures import Gaussian
+from crlx import AbstractActor
+from crlx.envs.rendering import posed
+from crlx.envs.tasks import make
+from crlx.envs.wrappers import TaskEvaluator, evaluation, scores
+
+LENGTH, EPISODES = 12, 5
+
+
+class Headlong(AbstractActor):
+    """Heads straight for the goal, with the same force for `chunk` steps."""
+
+    chunk: int = 1
+
+    def __call__(self, observation, goal):
+        action = jnp.tile(jnp.clip(goal - observation[:2], -1, 1), self.chunk)
+        return Gaussian(action, jnp.zeros_like(action))
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    names = ("point_u_maze", "point_u_maze_eval")
+    return [make(name, episode_length=LENGTH) for name in names]
+
+
+@pytest.mark.parametrize("chunk", (1, 3))
+def test_both_sets_of_goals_are_scored_as_if_alone(tasks, chunk, getkey):
+    """Against a plain loop over each set, from the same keys."""
+    key, actor = getkey(), Headlong(chunk)
+    found = TaskEvaluator(tasks, episodes=EPISODES, traced=2, chunk=chunk)(actor, key=key)
+    keys = jr.split(key, 2 * EPISODES)
+    for i, task in enumerate(tasks):
+        env = evaluation(task)
+        step = jax.jit(env.step)
+        state = jax.jit(env.reset)(keys[i * EPISODES : (i + 1) * EPISODES])
+        q, plan = [state.pipeline_state.q[:2]], None
+        for t in range(LENGTH):
+            if t % chunk == 0:
+                spec = task.spec
+                plan = jax.vmap(lambda o, spec=spec: actor(spec.state(o), spec.goal(o)).mode())(
+                    state.obs
+                ).reshape(EPISODES, chunk, 2)
+            state = step(state, plan[:, t % chunk])
+            q.append(state.pipeline_state.q[:2])
+        for name, value in scores(state).items():
+            np.testing.assert_allclose(
+                found.metrics[task.spec.name][name], value, rtol=1e-4, atol=1e-4
+            )
+        trace = found.traces[task.spec.name]
+        np.testing.assert_allclose(trace.q, np.stack(q, 1), atol=1e-3)
+        np.testing.assert_array_equal(trace.length, [LENGTH] * 2)
+        np.testing.assert_allclose(trace.achieved, trace.q[..., :2], atol=1e-6)
+
+
+def test_goals_are_those_of_their_set(tasks, getkey):
+    found = TaskEvaluator(tasks, episodes=40, traced=40)(Headlong(), key=getkey())
+    goals = {name: trace.goal[:, 0] for name, trace in found.traces.items()}
+    # Far goals lie beyond the wall, those of training on both sides.
+    assert np.all(goals["point_u_maze_eval"][:, 0] > 10)
+    assert np.any(goals["point_u_maze"][:, 0] < 10)
+
+
+def test_a_program_serves_all_policies_of_a_kind(tasks, getkey):
+    traces = []
+
+    class Counted(AbstractActor):
+        gain: Float[Array, ""]
+
+        def __call__(self, observation, goal):
+            traces.append(1)
+            return Gaussian(self.gain * goal, jnp.zeros_like(goal))
+
+    evaluator = TaskEvaluator(tasks[:1], episodes=2, traced=0)
+    for gain in (0.1, -0.1):
+        evaluator(Counted(jnp.asarray(gain)), key=getkey())
+    assert len(traces) == 1
+
+
+def test_posed_states_are_those_of_the_physics(tasks, getkey):
+    state = eqx.filter_jit(tasks[0].reset)(getkey()).pipeline_state
+    again = posed(tasks[0], state.q[None])
+    np.testing.assert_allclose(again.x.pos[0], state.x.pos, atol=1e-5)
+    np.testing.assert_allclose(again.x.rot[0], state.x.rot, atol=1e-5)
+
+
+def test_tasks_that_step_otherwise_are_refused(tasks):
+    for other in (make("point_u2_maze", episode_length=LENGTH), make("point_u_maze")):
+        with pytest.raises(ValueError, match="differ in more than starts and goals"):
+            TaskEvaluator([tasks[0], other])
+    with pytest.raises(ValueError, match="5 cannot be traced"):
+        TaskEvaluator(tasks, episodes=4, traced=5)
