@@ -31,7 +31,7 @@ from ._parts import ARCHITECTURES, CONTRASTS, ENERGIES, choose, listed
 
 # What a preset sets; every flag may still say otherwise. The paper's: its table 7 and its code.
 PRESETS: dict[str, dict[str, Any]] = {
-    "laptop": {"learning_rate": 1e-3, "decay": True},
+    "laptop": {"learning_rate": 5e-4, "decay": True},
     "paper": {
         "steps": 100_000_000,
         "num_envs": 512,
