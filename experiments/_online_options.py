@@ -105,7 +105,7 @@ class Options(Names):
     """The architecture's own settings."""
     behaviour: AbstractBehaviour = dataclasses.field(default_factory=Stochastic)
     """How experience is gathered."""
-    steps: int = 800_000
+    steps: int = 400_000
     """Environment steps of all environments together, at least; the last round is made whole."""
     num_envs: int = 128
     """Environments that are simulated side by side."""
