@@ -85,7 +85,7 @@ class Names:
     was met, or raw; by default scaled on the laptop, and raw in the paper."""
     action_chunk: Annotated[int, tyro.conf.arg(metavar="N")] = 1
     """Actions that critic and actor see at once, and that are carried out one after the other. For
-    infonce, gcsl, gcbc and survival."""
+    infonce, cmd, gcsl, gcbc and survival."""
     collect: Annotated[str | None, listed("collect", _BEHAVIOURS)] = None
     """How experience is gathered: samples of the policy, its mode, or the best of several samples
     by the critic. By default samples, and for td3, gcsl and gcbc the mode with noise."""
@@ -236,22 +236,30 @@ def compose(names: Names) -> Options:
     scaled = {"scaled": True, "raw": False}
     if choose("inputs", names.inputs or _INPUTS[names.preset], scaled):
         objective = obj.Standardized(objective, tuple(range(*spec.goal_indices)))
-    usual = _SIZES[names.preset]
-    depth = names.depth or usual["depth"]
-    sizes = {
-        "depth": names.critic_depth or depth,
-        "actor_depth": names.actor_depth or (depth if names.critic_depth else None),
-        "width": names.width or usual["width"],
-    }
     return Options(
         **{f.name: getattr(names, f.name) for f in dataclasses.fields(Names)},
         **PRESETS[names.preset],
         objective=objective,
         architecture=build_architecture(
-            names.architecture_name, entry, sizes, energy=names.energy, squashed=False
+            names.architecture_name, entry, _sizes(names), energy=names.energy, squashed=False
         ),
         behaviour=_behaviour(names),
     )
+
+
+def _sizes(names: Names) -> dict[str, int | None]:
+    """Of the architecture. Where only the critic has a depth of its own, the actor has the usual
+    one."""
+    usual = _SIZES[names.preset]
+    depth = usual["depth"] if names.depth is None else names.depth
+    actor_depth = names.actor_depth
+    if names.critic_depth is not None and actor_depth is None:
+        actor_depth = depth
+    return {
+        "depth": depth if names.critic_depth is None else names.critic_depth,
+        "actor_depth": actor_depth,
+        "width": usual["width"] if names.width is None else names.width,
+    }
 
 
 def _behaviour(names: Names) -> AbstractBehaviour:

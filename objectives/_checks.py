@@ -44,5 +44,8 @@ def scoring(
 ) -> AbstractScoring[Params, State, Batch]:
     """The objective, unless it scores no actions."""
     if not isinstance(objective, AbstractScoring):
-        raise ValueError(f"{type(objective).__name__} scores no actions.")
+        raise ValueError(
+            f"{type(objective).__name__} scores no actions, so they cannot be ranked: use "
+            "Stochastic() or Greedy()."
+        )
     return objective

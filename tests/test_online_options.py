@@ -47,6 +47,8 @@ def test_behaviours_and_chunks():
     "arguments, message",
     [
         (["--depth", "6"], "multiple of 4"),
+        (["--depth", "0"], "multiple of 4"),
+        (["--width", "0"], "must be positive"),
         (["--env", "ant_u4_mase"], "ant_u4_maze"),
         (["--objective", "sac", "--action-chunk", "2"], "takes no chunks"),
         (["--objective", "gcbc", "--collect", "best"], "scores no actions"),
