@@ -13,6 +13,7 @@ from crlx import (
     AbstractConstantEntropy,
     AbstractDistribution,
     AbstractEncoder,
+    AbstractTrunkActor,
     AbstractUnits,
     ActionSpace,
     Spec,
@@ -91,7 +92,7 @@ class StateAndGoal(eqx.Module):
         return jnp.concatenate([self.observation_units(observation), self.goal_units(goal)])
 
 
-class GaussianActor(AbstractConstantEntropy):
+class GaussianActor(AbstractConstantEntropy, AbstractTrunkActor):
     """A normal policy with a constant standard deviation; its mean is not squashed.
 
     Consumers clip its actions to the bounds of the environment.
@@ -110,11 +111,14 @@ class GaussianActor(AbstractConstantEntropy):
             raise ValueError(f"The standard deviation must be positive; got {self.std}.")
 
     def __call__(self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]) -> Gaussian:
-        mean = apply(self.mean, self.trunk(self.inputs(observation, goal)))
+        return self.distribution(self.trunk(self.inputs(observation, goal)))
+
+    def distribution(self, features: Float[Array, " width"]) -> Gaussian:
+        mean = apply(self.mean, features)
         return Gaussian(mean, jnp.full_like(mean, math.log(self.std)))
 
 
-class TanhGaussianActor(AbstractActor):
+class TanhGaussianActor(AbstractTrunkActor):
     r"""A squashed normal policy with $\log\sigma = low + (high - low) (\tanh(r) + 1) / 2$.
 
     **Arguments:**
@@ -142,7 +146,9 @@ class TanhGaussianActor(AbstractActor):
     def __call__(
         self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]
     ) -> TanhGaussian:
-        features = self.trunk(self.inputs(observation, goal))
+        return self.distribution(self.trunk(self.inputs(observation, goal)))
+
+    def distribution(self, features: Float[Array, " width"]) -> TanhGaussian:
         share = 0.5 * (jnp.tanh(apply(self.raw_log_std, features)) + 1)
         mean = apply(self.mean, features)
         return TanhGaussian(mean, self.low + (self.high - self.low) * share)
@@ -166,7 +172,7 @@ class OneHotCategorical(AbstractChoice):
         return action, self.log_prob(action)
 
 
-class CategoricalActor(AbstractActor):
+class CategoricalActor(AbstractTrunkActor):
     """A policy that chooses one of finitely many actions.
 
     ??? cite
@@ -180,7 +186,10 @@ class CategoricalActor(AbstractActor):
     def __call__(
         self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]
     ) -> OneHotCategorical:
-        return OneHotCategorical(apply(self.logits, self.trunk(self.inputs(observation, goal))))
+        return self.distribution(self.trunk(self.inputs(observation, goal)))
+
+    def distribution(self, features: Float[Array, " width"]) -> OneHotCategorical:
+        return OneHotCategorical(apply(self.logits, features))
 
 
 def actor_of(spec: Spec, trunk: AbstractEncoder, head: Layer) -> GaussianActor | CategoricalActor:

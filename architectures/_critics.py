@@ -13,6 +13,7 @@ from crlx import (
     AbstractLearnedEnergy,
     AbstractQuasimetric,
     AbstractSharedCritic,
+    AbstractTowers,
     AbstractUnits,
     Spec,
     pairwise,
@@ -21,7 +22,7 @@ from crlx import (
 _LARGEST_SCALE = 100.0
 
 
-class TwoTower(AbstractCritic):
+class TwoTower(AbstractTowers):
     """Scores a state-action pair with a goal by the energy of their two embeddings.
 
     **Arguments:**
@@ -59,11 +60,17 @@ class TwoTower(AbstractCritic):
         columns = jax.vmap(self.embed_goal)(goals)
         return scaled(pairwise(self.energy, rows, columns), self.log_scale)
 
+    @property
+    def towers(self) -> tuple[AbstractEncoder, AbstractEncoder]:
+        return self.state_action, self.goal
+
     def inputs(
         self, observation: Float[Array, " obs"], action: Float[Array, " act"]
     ) -> Float[Array, " size"]:
-        """What the encoder of states and actions is given."""
         return jnp.concatenate([self.observation_units(observation), action])
+
+    def goal_inputs(self, goal: Float[Array, " goal"]) -> Float[Array, " size"]:
+        return self.goal_units(goal)
 
     def embed(
         self, observation: Float[Array, " obs"], action: Float[Array, " act"]
@@ -73,14 +80,13 @@ class TwoTower(AbstractCritic):
 
     def embed_goal(self, goal: Float[Array, " goal"]) -> Float[Array, " dim"]:
         """The embedding of a goal."""
-        return self.goal(self.goal_units(goal))
+        return self.goal(self.goal_inputs(goal))
 
     def compare(self, x: Float[Array, " dim"], y: Float[Array, " dim"]) -> Float[Array, ""]:
-        """The score of two embeddings."""
         return scaled(self.energy(x, y), self.log_scale)
 
 
-class SharedTower(AbstractSharedCritic):
+class SharedTower(AbstractTowers, AbstractSharedCritic):
     r"""Minus the quasimetric distance from one state and action to another, both embedded by one
     encoder: $-d(\phi(s, a), \phi(s', a'))$. A goal is the concatenation of $s'$ and $a'$.
 
@@ -119,11 +125,17 @@ class SharedTower(AbstractSharedCritic):
     ) -> Float[Array, "rows goals"]:
         return self._towers.pairs(observations, actions, goals)
 
+    @property
+    def towers(self) -> tuple[AbstractEncoder, AbstractEncoder]:
+        return self.encoder, self.encoder
+
     def inputs(
         self, observation: Float[Array, " obs"], action: Float[Array, " act"]
     ) -> Float[Array, " size"]:
-        """What the encoder is given."""
         return self._towers.inputs(observation, action)
+
+    def goal_inputs(self, goal: Float[Array, " goal"]) -> Float[Array, " size"]:
+        return self._towers.goal_inputs(goal)
 
     def embed(
         self, observation: Float[Array, " obs"], action: Float[Array, " act"]

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-Stream = Float[Array, " width"]
+from ._products import keep_products
+
+Stream = PyTree[Float[Array, "..."]]  # One vector, or those of several networks and batches.
 Step = Callable[[Stream, PyTree], tuple[Stream, PyTree]]
 
 
@@ -14,6 +16,8 @@ class Remat(enum.Enum):
     """What the backward pass of a stack of `N` blocks keeps of the forward pass.
 
     - `NONE`: everything. Memory grows with all the activations inside the blocks.
+    - `PRODUCTS`: each block's input and the results of its matrix products, named by `product`;
+      what is cheap, norms and activations, is computed again.
     - `BLOCK`: only each block's input, `N` vectors per example; the inside is computed again.
     - `NESTED`: the inputs of about `sqrt(N)` groups of about `sqrt(N)` blocks, and while a group
       is walked back those of its blocks; everything else is computed again, the inside of blocks
@@ -21,6 +25,7 @@ class Remat(enum.Enum):
     """
 
     NONE = enum.auto()
+    PRODUCTS = enum.auto()
     BLOCK = enum.auto()
     NESTED = enum.auto()
 
@@ -45,8 +50,9 @@ def fold(
     if remat is Remat.NONE:
         return jax.lax.scan(step, x, arrays, length, unroll=unroll)
     # The scan already keeps the two computations apart.
-    block = jax.checkpoint(step, prevent_cse=False)
-    if remat is Remat.BLOCK:
+    policy = keep_products if remat is Remat.PRODUCTS else None
+    block = jax.checkpoint(step, prevent_cse=False, policy=policy)
+    if remat in (Remat.PRODUCTS, Remat.BLOCK):
         return jax.lax.scan(block, x, arrays, length, unroll=unroll)
     groups, size = group_sizes(length)
 

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from jax.nn.initializers import Initializer
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ._products import product
+
 # A module that maps one vector to another; Equinox's own layers are not `AbstractEncoder`.
 Layer = Callable[[Float[Array, " size"]], Float[Array, " dim"]]
 
@@ -47,14 +49,10 @@ def dense(
 
 
 def apply(layer: Layer, x: Float[Array, " size"]) -> Float[Array, " dim"]:
-    """`layer(x)`, with the products of linear layers written as `x @ W.T`.
-
-    Batched by `vmap`, the gradient of Equinox's own `W @ x` has transposed products, which take
-    a quarter more time on CPUs.
-    """
+    """`layer(x)`, where linear layers use `product`."""
     if not isinstance(layer, eqx.nn.Linear):
         return layer(x)
-    y = x @ layer.weight.T
+    y = product(x, layer.weight)
     return y if layer.bias is None else y + layer.bias
 
 

@@ -10,6 +10,7 @@ from crlx import AbstractEncoder, AbstractProjected
 
 from ._layers import check_layer
 from ._orthogonal import orthogonal
+from ._products import product
 
 _FLOOR = 1e-8
 
@@ -41,7 +42,7 @@ class HyperDense(AbstractProjected, AbstractEncoder):
         self.weight = unit(orthogonal()(key, (out_size, in_size), jnp.float32))
 
     def __call__(self, x: Float[Array, " size"]) -> Float[Array, " dim"]:
-        return x @ self.weight.T  # As `apply` in `_layers.py`, and why.
+        return product(x, self.weight)
 
     def project(self) -> "HyperDense":
         return eqx.tree_at(lambda m: m.weight, self, unit(self.weight))

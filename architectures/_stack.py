@@ -1,5 +1,5 @@
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import equinox as eqx
@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from crlx import AbstractEncoder, AbstractStacked
+from crlx import AbstractEncoder, AbstractJoinable, AbstractStacked
 
 from ._fold import Remat, fold
+from ._side_by_side import alike, batched, side_by_side
 from ._taps import AbstractTapped, BlockStatistics, block_statistics
 
 Tree = TypeVar("Tree")
@@ -23,7 +24,7 @@ class AbstractBlock(AbstractEncoder):
     def __call__(self, x: Float[Array, " width"]) -> Float[Array, " width"]: ...
 
 
-class Stacked(AbstractTapped, AbstractStacked):
+class Stacked(AbstractTapped, AbstractJoinable, AbstractStacked):
     """Blocks with a leading depth axis, traced once and applied in sequence by one scan.
 
     **Arguments:**
@@ -50,6 +51,28 @@ class Stacked(AbstractTapped, AbstractStacked):
 
     def tap(self, x: Float[Array, " width"]) -> tuple[Float[Array, " width"], BlockStatistics]:
         return self._fold(x, _tapped)
+
+    def joins(self, other: AbstractEncoder) -> bool:
+        return (
+            isinstance(other, Stacked)
+            and (other.depth, other.remat, other.unroll) == (self.depth, self.remat, self.unroll)
+        )
+
+    def alongside(
+        self,
+        others: Sequence[AbstractEncoder],
+        streams: Sequence[Float[Array, "rows width"]],
+    ) -> list[Float[Array, "rows width"]]:
+        stacks = [self, *(other for other in others if isinstance(other, Stacked))]
+        arrays, static = zip(*(eqx.partition(s.blocks, eqx.is_array) for s in stacks), strict=True)
+        makers = [lambda a, s=s: eqx.combine(a, s) for s in static]
+        step = side_by_side(makers)
+        if jax.default_backend() != "cpu" and alike(stacks, streams):
+            step = batched(makers[0])
+        xs, _ = fold(
+            step, tuple(streams), arrays, length=self.depth, remat=self.remat, unroll=self.unroll
+        )
+        return list(xs)
 
     def unstack(self) -> "Sequential":
         """The same blocks in a tuple, applied by a Python loop."""

@@ -3,7 +3,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ._networks import AbstractArchitecture, AbstractCritic, AbstractEncoder, Ensemble
+from ._critics import AbstractCritic, Ensemble
+from ._encoders import AbstractEncoder
+from ._networks import AbstractArchitecture
 from ._types import Scalar, Spec
 from ._units import AbstractUnits
 

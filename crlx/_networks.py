@@ -1,144 +1,12 @@
 import abc
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
-import jax
-import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ._stacking import AbstractStacked
+from ._critics import AbstractCritic
+from ._encoders import AbstractEncoder
 from ._types import Scalar, Spec
-
-
-class AbstractEncoder(eqx.Module):
-    """Maps one vector to another."""
-
-    @abc.abstractmethod
-    def __call__(self, x: Float[Array, " size"]) -> Float[Array, " dim"]: ...
-
-
-class AbstractEnergy(eqx.Module):
-    """Scores one pair of embeddings; higher means that the goal is easier to reach."""
-
-    @abc.abstractmethod
-    def __call__(self, x: Float[Array, " dim"], y: Float[Array, " dim"]) -> Scalar: ...
-
-
-class AbstractDistance(AbstractEnergy):
-    """Minus a distance, so never positive; objectives that need scores of both signs refuse it."""
-
-    @abc.abstractmethod
-    def distance(self, x: Float[Array, " dim"], y: Float[Array, " dim"]) -> Scalar:
-        """How far it is from `x` to `y`: 0 or more."""
-
-    def __call__(self, x: Float[Array, " dim"], y: Float[Array, " dim"]) -> Scalar:
-        return -self.distance(x, y)
-
-
-class AbstractQuasimetric(AbstractDistance):
-    """Minus a quasimetric: a distance that need not be symmetric.
-
-    `d(x, x) = 0`, `d(x, y) >= 0` and `d(x, z) <= d(x, y) + d(y, z)`. Objectives that rely on
-    these laws ask for this type; `crlx.testing.check_quasimetric` checks them.
-    """
-
-
-class AbstractLearnedEnergy(AbstractEnergy):
-    """An energy with parameters of its own, written as numbers until a critic is built."""
-
-    @abc.abstractmethod
-    def init(self, dim: int, *, key: PRNGKeyArray) -> AbstractEnergy:
-        """The same energy with arrays, which a gradient moves, in place of numbers."""
-
-
-def pairwise(
-    energy: AbstractEnergy, x: Float[Array, "rows dim"], y: Float[Array, "goals dim"]
-) -> Float[Array, "rows goals"]:
-    """All pairs: entry `[i, j]` is `energy(x[i], y[j])`."""
-    return jax.vmap(jax.vmap(energy, (None, 0)), (0, None))(x, y)
-
-
-class AbstractCritic(eqx.Module):
-    """Scores how well an action, taken in a state, leads to a goal."""
-
-    @abc.abstractmethod
-    def __call__(
-        self,
-        observation: Float[Array, " obs"],
-        action: Float[Array, " act"],
-        goal: Float[Array, " goal"],
-    ) -> Scalar:
-        """The score of one example."""
-
-    @abc.abstractmethod
-    def pairs(
-        self,
-        observations: Float[Array, "rows obs"],
-        actions: Float[Array, "rows act"],
-        goals: Float[Array, "goals goal"],
-    ) -> Float[Array, "rows goals"]:
-        """Entry `[i, j]` scores state and action `i` with goal `j`."""
-
-
-class AbstractSharedCritic(AbstractCritic):
-    """A critic whose goals are future states with the actions taken there, concatenated, and which
-    embeds them as it embeds the present: minus a quasimetric on states and actions.
-
-    Without actions it is minus a quasimetric on states.
-    """
-
-    @abc.abstractmethod
-    def embed(
-        self, observation: Float[Array, " obs"], action: Float[Array, " act"]
-    ) -> Float[Array, " dim"]:
-        """The embedding of a state and an action, present or future."""
-
-    @abc.abstractmethod
-    def compare(self, x: Float[Array, " dim"], y: Float[Array, " dim"]) -> Scalar:
-        """The score of two embeddings: minus the distance from `x` to `y`."""
-
-
-class Ensemble(AbstractStacked):
-    """Independently initialized copies of a critic, stacked on a leading axis.
-
-    **Arguments:**
-
-    - `make`: builds one critic from `key`.
-    - `size`: number of copies.
-    """
-
-    members: AbstractCritic  # Arrays have a leading axis: never call directly.
-
-    def __init__(self, make: Callable[..., AbstractCritic], size: int, *, key: PRNGKeyArray):
-        if size < 1:
-            raise ValueError(f"An ensemble needs at least one member; got {size}.")
-        self.members = eqx.filter_vmap(lambda k: make(key=k))(jr.split(key, size))
-
-    def __call__(
-        self,
-        observation: Float[Array, " obs"],
-        action: Float[Array, " act"],
-        goal: Float[Array, " goal"],
-    ) -> Float[Array, " members"]:
-        """Each member's score of one example."""
-        return self._each(lambda m: m(observation, action, goal))
-
-    def pairs(
-        self,
-        observations: Float[Array, "rows obs"],
-        actions: Float[Array, "rows act"],
-        goals: Float[Array, "goals goal"],
-    ) -> Float[Array, "members rows goals"]:
-        """Each member's scores of all pairs."""
-        return self._each(lambda m: m.pairs(observations, actions, goals))
-
-    def _each(self, apply: Callable[[Any], Array]) -> Array:
-        arrays, static = eqx.partition(self.members, eqx.is_array)
-        if jax.tree.leaves(arrays)[0].shape[0] > 1:
-            return jax.vmap(lambda a: apply(eqx.combine(a, static)))(arrays)
-        # On CPUs a batched matrix product is half as fast as a plain one, even a batch of one.
-        return apply(eqx.combine(jax.tree.map(lambda a: a[0], arrays), static))[None]
 
 
 class AbstractDistribution(eqx.Module):
@@ -168,6 +36,18 @@ class AbstractActor(eqx.Module):
     def __call__(
         self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]
     ) -> AbstractDistribution: ...
+
+
+class AbstractTrunkActor(AbstractActor):
+    """A policy that reads its distribution off the features of a trunk:
+    `distribution(trunk(inputs(observation, goal)))`."""
+
+    trunk: eqx.AbstractVar[AbstractEncoder]
+    inputs: eqx.AbstractVar[Callable[[Array, Array], Array]]
+
+    @abc.abstractmethod
+    def distribution(self, features: Float[Array, " width"]) -> AbstractDistribution:
+        """The policy for given features."""
 
 
 class AbstractConstantEntropy(AbstractActor):

@@ -57,7 +57,7 @@ class AbstractActorTerm(eqx.Module):
     def __call__(
         self,
         trainables: PyTree,
-        actor: AbstractActor,
+        policy: AbstractDistribution,
         batch: ActorBatch,
         *,
         score: Score | None,
@@ -67,7 +67,8 @@ class AbstractActorTerm(eqx.Module):
         """**Arguments:**
 
         - `trainables`: what `init` returned.
-        - `actor`: the policy.
+        - `policy`: the actor's distributions in the states and for the goals of the batch, with
+          a leading axis: see `act`.
         - `batch`: the minibatch.
         - `score`: the frozen critic's values of actions, in the states and for the goals of
           the batch.
@@ -102,9 +103,8 @@ class AWR(AbstractActorTerm):
     def init(self, architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray) -> None:
         del architecture, spec, key
 
-    def __call__(self, trainables, actor, batch, *, score, advantage, key):
+    def __call__(self, trainables, policy, batch, *, score, advantage, key):
         del trainables, score, key
-        policy = act(actor, batch)
         advantage = jax.lax.stop_gradient(supplied(advantage))
         weight = jnp.exp(jnp.minimum(self.alpha * advantage, math.log(self.cap)))
         log_prob = log_probs(policy, batch.action)
@@ -119,7 +119,7 @@ class AWR(AbstractActorTerm):
 def improve(
     term: AbstractActorTerm,
     trainables: PyTree,
-    actor: AbstractActor,
+    policy: AbstractDistribution,
     batch: ActorBatch,
     *,
     score: Score | None = None,
@@ -127,7 +127,7 @@ def improve(
     key: PRNGKeyArray,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """An objective's loss of its actor, and metrics, `actor/loss` among them."""
-    loss, metrics = term(trainables, actor, batch, score=score, advantage=advantage, key=key)
+    loss, metrics = term(trainables, policy, batch, score=score, advantage=advantage, key=key)
     return loss, {"actor/loss": loss, **metrics}
 
 
@@ -186,9 +186,11 @@ def supplied(value: Supplied | None) -> Supplied:
     return value
 
 
-def over_mode(score: Score, actor: AbstractActor, batch: ActorBatch) -> Float[Array, " batch"]:
+def over_mode(
+    score: Score, policy: AbstractDistribution, batch: ActorBatch
+) -> Float[Array, " batch"]:
     """The advantage of the data's actions over the policy's own, which is not trained by it."""
-    mode = modes(act(frozen(actor), batch))
+    mode = modes(frozen(policy))
     return score(batch.action) - score(jnp.clip(mode, -1, 1))
 
 

@@ -10,7 +10,6 @@ from crlx import AbstractArchitecture, AbstractConstantEntropy, Spec
 
 from ._actor_terms import (
     AbstractActorTerm,
-    act,
     check_box,
     log_probs,
     modes,
@@ -53,9 +52,8 @@ class DDPGBC(AbstractActorTerm):
         del architecture, key
         check_box("DDPGBC", spec)
 
-    def __call__(self, trainables, actor, batch, *, score, advantage, key):
+    def __call__(self, trainables, policy, batch, *, score, advantage, key):
         del trainables, advantage, key
-        policy = act(actor, batch)
         mode = modes(policy)
         q = supplied(score)(into_box(mode) if self.recover else jnp.clip(mode, -1, 1))
         scale = jax.lax.stop_gradient(jnp.mean(jnp.abs(q)))
@@ -79,9 +77,9 @@ class Deterministic(AbstractActorTerm):
         del architecture, key
         check_box("Deterministic", spec)
 
-    def __call__(self, trainables, actor, batch, *, score, advantage, key):
+    def __call__(self, trainables, policy, batch, *, score, advantage, key):
         del trainables, advantage, key
-        mode = modes(act(actor, batch))
+        mode = modes(policy)
         q = jnp.mean(supplied(score)(into_box(mode)))
         return -q, {"actor/q": q, **saturation(mode)}
 
@@ -125,9 +123,9 @@ class MaxEntropy(AbstractActorTerm):
             )
         return jnp.asarray(math.log(self.temperature), jnp.float32)
 
-    def __call__(self, trainables, actor, batch, *, score, advantage, key):
+    def __call__(self, trainables, policy, batch, *, score, advantage, key):
         del advantage
-        action, log_prob = sample(act(actor, batch), len(batch.action), key=key)
+        action, log_prob = sample(policy, len(batch.action), key=key)
         q = supplied(score)(jnp.clip(action, -1, 1))
         target = self.target_entropy
         target = -0.5 * batch.action.shape[-1] if target is None else target

@@ -28,30 +28,14 @@ from ._actor_terms import AbstractActorTerm, ActorBatch, improve
 from ._checks import check_not_negative
 from ._climbing_terms import DDPGBC
 from ._contrasts import AbstractContrast, AbstractSignedContrast, Forward, diagnostics
-from ._values import smallest
-
-
-class ContrastiveParams(eqx.Module):
-    """`value` is one critic without actions, for terms that need an advantage."""
-
-    critic: Ensemble
-    actor: AbstractActor
-    value: Ensemble | None
-    actor_term: PyTree
-
-
-class ContrastiveBatch(eqx.Module):
-    """Rows, each with a goal for the critic and one for the actor.
-
-    `score_goal` is the actor's goal as the critic takes it: the same, unless critics compare
-    states and actions.
-    """
-
-    observation: Float[Array, "batch obs"]
-    action: Float[Array, "batch act"]
-    goal: Float[Array, "batch future"]
-    actor_goal: Float[Array, "batch goal"]
-    score_goal: Float[Array, "batch future"]
+from ._reading import (
+    ContrastiveBatch,
+    ContrastiveParams,
+    can_fuse,
+    fused_loops,
+    read_apart,
+    read_together,
+)
 
 
 class Contrastive(AbstractScoring[ContrastiveParams, None, ContrastiveBatch]):
@@ -72,6 +56,9 @@ class Contrastive(AbstractScoring[ContrastiveParams, None, ContrastiveBatch]):
     - `future_actions`: the critic's goals are the whole future state and the action taken there,
       which an architecture with `shared=True` embeds like the present ones. With `Backward` and a
       quasimetric this is contrastive metric distillation in one step, CMD-1.
+    - `fuse`: where the critic has two towers, embed once what both losses compare, and apply layers
+      of equal number in one loop (`loops` tells which); otherwise each loss computes its own. The
+      losses and gradients are the same.
 
     ??? cite
         Eysenbach et al., Contrastive Learning as Goal-Conditioned RL (NeurIPS 2022);
@@ -86,6 +73,7 @@ class Contrastive(AbstractScoring[ContrastiveParams, None, ContrastiveBatch]):
     logsumexp_penalty: float | None = None
     ensemble: int = 1
     future_actions: bool = False
+    fuse: bool = True
 
     def __check_init__(self):
         if self.ensemble < 1:
@@ -141,22 +129,33 @@ class Contrastive(AbstractScoring[ContrastiveParams, None, ContrastiveBatch]):
         future = wanted = rows.take(self.goals(index, last, key=ckey))
         if self.actor_goals is not None:
             wanted = rows.take(self.actor_goals(index, last, key=akey))
-        goal, score_goal = self._critic_goal(future), self._critic_goal(wanted)
-        return ContrastiveBatch(steps.observation, steps.action, goal, wanted.achieved, score_goal)
+        score_goal = None if wanted is future else self._critic_goal(wanted)
+        return ContrastiveBatch(
+            steps.observation, steps.action, self._critic_goal(future), wanted.achieved, score_goal
+        )
 
     def loss(
         self, params: ContrastiveParams, state: None, batch: ContrastiveBatch, *, key: PRNGKeyArray
     ) -> tuple[Float[Array, ""], Metrics]:
         del state
-        critic_loss, critic_metrics = self._contrast(params.critic, batch, batch.action)
-        actor_loss, actor_metrics = self._actor(params, batch, key=key)
-        metrics = {f"critic/{k}": v for k, v in critic_metrics.items()}
-        metrics |= actor_metrics
-        if params.value is None:
+        together = self.fuse and can_fuse(params)
+        read = read_together(params, batch) if together else read_apart(params, batch)
+        critic_loss, found = self._contrast(read.tables)
+        metrics = {f"critic/{k}": v for k, v in found.items()}
+        actor_loss, found = improve(
+            self.actor,
+            params.actor_term,
+            read.policy,
+            ActorBatch(batch.observation, batch.action, batch.actor_goal),
+            score=read.score,
+            advantage=read.advantage,
+            key=key,
+        )
+        metrics |= found
+        if read.values is None:
             return critic_loss + actor_loss, metrics
-        nothing = batch.action[:, :0]
-        value_loss, value_metrics = self._contrast(params.value, batch, nothing)
-        metrics |= {f"value/{k}": v for k, v in value_metrics.items()}
+        value_loss, found = self._contrast(read.values)
+        metrics |= {f"value/{k}": v for k, v in found.items()}
         return critic_loss + actor_loss + value_loss, metrics
 
     def advance(self, params: ContrastiveParams, state: None) -> None:
@@ -182,6 +181,11 @@ class Contrastive(AbstractScoring[ContrastiveParams, None, ContrastiveBatch]):
             )
         return jnp.min(params.critic(observation, action, goal))
 
+    def loops(self, params: ContrastiveParams) -> list[list[str]]:
+        """The networks that one update applies in one loop over their layers, by name; a network
+        that joins no others is alone in its list."""
+        return fused_loops(params) if self.fuse and can_fuse(params) else []
+
     @property
     def _penalty(self) -> float:
         if self.logsumexp_penalty is not None:
@@ -194,9 +198,8 @@ class Contrastive(AbstractScoring[ContrastiveParams, None, ContrastiveBatch]):
         return steps.achieved
 
     def _contrast(
-        self, critic: Ensemble, batch: ContrastiveBatch, action: Float[Array, "batch act"]
+        self, logits: Float[Array, "members rows goals"]
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        logits = critic.pairs(batch.observation, action, batch.goal)
         contrast = jnp.mean(jax.vmap(self.contrast)(logits))
         sums = jax.vmap(self.contrast.logsumexp)(logits)
         penalty = self._penalty * jnp.mean(sums**2)
@@ -206,29 +209,6 @@ class Contrastive(AbstractScoring[ContrastiveParams, None, ContrastiveBatch]):
         if self._penalty > 0:
             metrics["penalty"] = penalty
         return loss, {"loss": loss, "contrast": contrast, **metrics}
-
-    def _actor(
-        self, params: ContrastiveParams, batch: ContrastiveBatch, *, key: PRNGKeyArray
-    ) -> tuple[Float[Array, ""], Metrics]:
-        critic, value = frozen(params.critic), frozen(params.value)
-        states, goals = batch.observation, batch.actor_goal
-
-        def score(action: Float[Array, "batch act"]) -> Float[Array, " batch"]:
-            return smallest(jax.vmap(critic)(states, action, batch.score_goal))
-
-        advantage = None
-        if value is not None:
-            baseline = jax.vmap(value)(states, batch.action[:, :0], goals)
-            advantage = score(batch.action) - baseline[:, 0]
-        return improve(
-            self.actor,
-            params.actor_term,
-            params.actor,
-            ActorBatch(states, batch.action, goals),
-            score=score,
-            advantage=advantage,
-            key=key,
-        )
 
 
 def _contains_distance(critic: Ensemble) -> bool:

@@ -20,7 +20,7 @@ from crlx import (
     joint_critics,
 )
 
-from ._actor_terms import AbstractActorTerm, improve
+from ._actor_terms import AbstractActorTerm, act, improve
 from ._checks import check_between, check_share
 from ._climbing_terms import DDPGBC
 from ._targets import polyak, target
@@ -146,7 +146,7 @@ class GCIQL(AbstractScoring[GCIQLParams, Ensemble, Transitions]):
         self, params: GCIQLParams, batch: Transitions, *, key: PRNGKeyArray
     ) -> tuple[Float[Array, ""], Metrics]:
         critic, value = frozen(params.critic), frozen(params.value)
-        states, goals = batch.observation, batch.actor_goal
+        states, goals, rows = batch.observation, batch.actor_goal, batch.for_actor()
 
         def score(action: Float[Array, "batch act"]) -> Float[Array, " batch"]:
             return smallest(jax.vmap(critic)(states, action, goals))
@@ -157,8 +157,8 @@ class GCIQL(AbstractScoring[GCIQLParams, Ensemble, Transitions]):
         return improve(
             self.actor,
             params.actor_term,
-            params.actor,
-            batch.for_actor(),
+            act(params.actor, rows),
+            rows,
             score=score,
             advantage=advantage,
             key=key,

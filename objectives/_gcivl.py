@@ -19,7 +19,7 @@ from crlx import (
     joint_critics,
 )
 
-from ._actor_terms import AWR, AbstractActorTerm, improve, refuse_score
+from ._actor_terms import AWR, AbstractActorTerm, act, improve, refuse_score
 from ._checks import check_between, check_share
 from ._targets import polyak, target
 from ._transitions import Relabelling, Transitions, relabelled
@@ -97,14 +97,14 @@ class GCIVL(AbstractObjective[GCIVLParams, Ensemble, Transitions]):
             discount=self.discount,
             expectile=self.expectile,
         )
-        value, goals = frozen(params.value), batch.actor_goal
+        value, goals, rows = frozen(params.value), batch.actor_goal, batch.for_actor()
         rise = state_values(value, batch.next_observation, goals)
         advantage = jnp.mean(rise - state_values(value, batch.observation, goals), axis=1)
         actor_loss, actor_metrics = improve(
             self.actor,
             params.actor_term,
-            params.actor,
-            batch.for_actor(),
+            act(params.actor, rows),
+            rows,
             advantage=advantage,
             key=key,
         )

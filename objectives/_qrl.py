@@ -22,7 +22,7 @@ from crlx import (
     frozen,
 )
 
-from ._actor_terms import AbstractActorTerm, ActorBatch, improve
+from ._actor_terms import AbstractActorTerm, ActorBatch, act, improve
 from ._checks import check_positive
 from ._climbing_terms import DDPGBC
 
@@ -190,11 +190,12 @@ class QRL(AbstractPaced[QRLParams, None, QRLBatch]):
         if self.actor.needs_advantage:
             there = _embed(critic, batch.next_observation)
             advantage = _distances(critic, here, goal) - _distances(critic, there, goal)
+        rows = ActorBatch(batch.observation, batch.action, batch.actor_goal)
         return improve(
             self.actor,
             params.actor_term,
-            params.actor,
-            ActorBatch(batch.observation, batch.action, batch.actor_goal),
+            act(params.actor, rows),
+            rows,
             score=None if dynamics is None else score,
             advantage=advantage,
             key=key,

@@ -16,7 +16,7 @@ from crlx import (
     frozen,
 )
 
-from ._actor_terms import improve, sample
+from ._actor_terms import act, improve, sample
 from ._checks import check_between, check_share
 from ._climbing_terms import MaxEntropy
 from ._targets import polyak, target
@@ -79,11 +79,12 @@ class SAC(AbstractScoring[TDParams, Ensemble, Transitions]):
         def score(action: Float[Array, "batch act"]) -> Float[Array, " batch"]:
             return smallest(jax.vmap(critic)(batch.observation, action, batch.actor_goal))
 
+        rows = batch.for_actor()
         actor_loss, actor_metrics = improve(
             self.actor,
             params.actor_term,
-            params.actor,
-            batch.for_actor(),
+            act(params.actor, rows),
+            rows,
             score=score,
             key=akey,
         )

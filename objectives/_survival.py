@@ -21,7 +21,7 @@ from crlx import (
     joint_network,
 )
 
-from ._actor_terms import AbstractActorTerm, ActorBatch, improve, over_mode
+from ._actor_terms import AbstractActorTerm, ActorBatch, act, improve, over_mode
 from ._checks import check_between
 from ._climbing_terms import DDPGBC
 
@@ -183,13 +183,13 @@ class Survival(AbstractScoring[SurvivalParams, None, SurvivalBatch]):
         def score(action: Float[Array, "batch act"]) -> Float[Array, " batch"]:
             return jax.vmap(self.worth)(jax.vmap(hazards)(rows.observation, action, rows.goal))
 
-        advantage = None
+        policy, advantage = act(params.actor, rows), None
         if self.actor.needs_advantage:
-            advantage = over_mode(score, params.actor, rows)
+            advantage = over_mode(score, policy, rows)
         return improve(
             self.actor,
             params.actor_term,
-            params.actor,
+            policy,
             rows,
             score=score,
             advantage=advantage,

@@ -18,7 +18,7 @@ from crlx import (
     frozen,
 )
 
-from ._actor_terms import AbstractActorTerm, improve, modes, over_mode
+from ._actor_terms import AbstractActorTerm, act, improve, modes, over_mode
 from ._checks import check_between, check_count, check_not_negative, check_share
 from ._climbing_terms import Deterministic
 from ._targets import polyak, target
@@ -104,14 +104,15 @@ class TD3(
         def score(action: Float[Array, "batch act"]) -> Float[Array, " batch"]:
             return jax.vmap(critic)(batch.observation, action, batch.actor_goal)[:, 0]
 
-        advantage = None
+        rows = batch.for_actor()
+        policy, advantage = act(params.actor, rows), None
         if self.actor.needs_advantage:
-            advantage = over_mode(score, params.actor, batch.for_actor())
+            advantage = over_mode(score, policy, rows)
         actor_loss, actor_metrics = improve(
             self.actor,
             params.actor_term,
-            params.actor,
-            batch.for_actor(),
+            policy,
+            rows,
             score=score,
             advantage=advantage,
             key=akey,

@@ -7,7 +7,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._networks import AbstractEnergy, pairwise
+from .._encoders import AbstractEnergy, pairwise
 from ._require import named_arrays, require, require_close, require_finite, require_same_structure
 
 Vector = Float[Array, " size"]

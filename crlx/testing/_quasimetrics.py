@@ -5,7 +5,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._networks import AbstractQuasimetric, pairwise
+from .._encoders import AbstractQuasimetric, pairwise
 from ._require import require, require_close, require_finite
 
 
