@@ -38,6 +38,7 @@ from ._layers import lecun_uniform as lecun_uniform
 from ._orthogonal import orthogonal as orthogonal
 from ._plain import Plain as Plain
 from ._plain import plain_trunk as plain_trunk
+from ._precision import Precision as Precision
 from ._quasimetrics import IQE as IQE
 from ._quasimetrics import MRN as MRN
 from ._quasimetrics import PQE as PQE

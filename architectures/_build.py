@@ -12,6 +12,7 @@ from ._energies import Norm, ScaledDot
 from ._fold import Remat, choose_remat
 from ._layers import dense, fan_average_uniform
 from ._plain import plain_trunk
+from ._precision import Precision
 from ._residual import ResidualStyle, check_depth
 
 
@@ -30,8 +31,9 @@ class ResidualNetworks(AbstractArchitecture):
     - `squashed`: a tanh-squashed actor with a state-dependent standard deviation (the paper's,
       online); otherwise an unsquashed one with a constant standard deviation of one (offline).
     - `learn_scale`: multiply scores by a trainable factor.
-    - `remat`: what the backward pass keeps; None for `NONE` below depth 64, else `BLOCK`.
+    - `remat`: what the backward pass keeps; None for `choose_remat`'s choice.
     - `unroll`: blocks per iteration of the scan.
+    - `precision`: of the matrix products within blocks.
 
     ??? cite
         Wang et al., 1000 Layer Networks for Self-Supervised RL (NeurIPS 2025).
@@ -48,6 +50,7 @@ class ResidualNetworks(AbstractArchitecture):
     learn_scale: bool = False
     remat: Remat | None = None
     unroll: int = 1
+    precision: Precision = Precision.DEFAULT
 
     def __check_init__(self):
         check_sizes(self.width, self.dim, self.unroll)
@@ -86,7 +89,13 @@ class ResidualNetworks(AbstractArchitecture):
     def _trunk(self, in_size: int, depth: int, *, key: PRNGKeyArray) -> Trunk:
         remat = choose_remat(depth) if self.remat is None else self.remat
         return self.style.trunk(
-            in_size, self.width, depth, remat=remat, unroll=self.unroll, key=key
+            in_size,
+            self.width,
+            depth,
+            remat=remat,
+            unroll=self.unroll,
+            precision=self.precision,
+            key=key,
         )
 
 
@@ -105,8 +114,9 @@ class MLPNetworks(AbstractArchitecture):
       unsquashed one with a constant standard deviation of one.
     - `activation`: after each layer.
     - `normalize`: LayerNorm in critics and encoders.
-    - `remat`: what the backward pass keeps; None for `NONE` below depth 64, else `BLOCK`.
+    - `remat`: what the backward pass keeps; None for `choose_remat`'s choice.
     - `unroll`: layers per iteration of the scan; None for all where they are few, else one.
+    - `precision`: of the matrix products of hidden layers but the first.
 
     ??? cite
         Park et al., OGBench (arXiv 2410.20092), reference agents.
@@ -122,6 +132,7 @@ class MLPNetworks(AbstractArchitecture):
     normalize: bool = True
     remat: Remat | None = None
     unroll: int | None = None
+    precision: Precision = Precision.DEFAULT
 
     def __check_init__(self):
         check_sizes(self.width, self.dim, 1 if self.unroll is None else self.unroll)
@@ -162,6 +173,7 @@ class MLPNetworks(AbstractArchitecture):
             activation=self.activation,
             remat=remat,
             unroll=few if self.unroll is None else self.unroll,
+            precision=self.precision,
             key=key,
         )
 

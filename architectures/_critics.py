@@ -7,7 +7,6 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from crlx import (
-    AbstractCritic,
     AbstractEncoder,
     AbstractEnergy,
     AbstractLearnedEnergy,

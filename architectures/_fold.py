@@ -31,8 +31,11 @@ class Remat(enum.Enum):
 
 
 def choose_remat(depth: int) -> Remat:
-    """Below 64 layers everything is kept; from there on only the blocks' inputs."""
-    return Remat.NONE if depth < 64 else Remat.BLOCK
+    """`NONE` below 8 layers, `BLOCK` from 512 on, where products would fill gigabytes, and else
+    `PRODUCTS`, which takes the least time: what is kept has to be written and read."""
+    if depth < 8:
+        return Remat.NONE
+    return Remat.PRODUCTS if depth < 512 else Remat.BLOCK
 
 
 def fold(

@@ -13,6 +13,7 @@ from ._critics import check_energy_fits, tower_critic
 from ._encoders import Encoder, Trunk
 from ._energies import Norm
 from ._fold import Remat, choose_remat
+from ._precision import Precision
 from ._residual import check_depth
 from ._sphere import HyperHead, HyperStem
 from ._sphere_blocks import HyperLerp, HyperResidual
@@ -61,8 +62,9 @@ class HypersphericalNetworks(AbstractArchitecture):
     - `shared`: one encoder for states and actions, present and future, in place of two.
     - `squashed`: a tanh-squashed actor with `log_std` in [-10, 2]; otherwise an unsquashed one
       with a constant standard deviation of one.
-    - `remat`: what the backward pass keeps; None for `NONE` below depth 64, else `BLOCK`.
+    - `remat`: what the backward pass keeps; None for `choose_remat`'s choice.
     - `unroll`: blocks per iteration of the scan.
+    - `precision`: of the matrix products within blocks.
 
     ??? cite
         Lee et al., Hyperspherical Normalization for Scalable Deep RL (ICML 2025); Wang et al.,
@@ -82,6 +84,7 @@ class HypersphericalNetworks(AbstractArchitecture):
     squashed: bool = False
     remat: Remat | None = None
     unroll: int = 1
+    precision: Precision = Precision.DEFAULT
 
     def __check_init__(self):
         check_sizes(self.width, self.dim, self.unroll)
@@ -133,6 +136,7 @@ class HypersphericalNetworks(AbstractArchitecture):
             depth // self.block.layers,
             remat=choose_remat(depth) if self.remat is None else self.remat,
             unroll=self.unroll,
+            precision=self.precision,
             key=bkey,
         )
         return Trunk(HyperStem(in_size, self.width, shift=self.shift, key=skey), stack)

@@ -7,6 +7,7 @@ from ._choices import Activation
 from ._encoders import Trunk
 from ._fold import Remat
 from ._layers import apply, dense, fan_average_uniform, layer_norm
+from ._precision import Precision
 from ._stack import AbstractBlock, stacked
 
 
@@ -49,6 +50,7 @@ def plain_trunk(
     activation: Activation = Activation.GELU,
     remat: Remat,
     unroll: int,
+    precision: Precision = Precision.DEFAULT,
     key: PRNGKeyArray,
 ) -> Trunk:
     """OGBench's multi-layer perceptron without its output layer.
@@ -72,6 +74,11 @@ def plain_trunk(
     stack = None
     if depth > 1:
         stack = stacked(
-            lambda key: make(width, key), depth - 1, remat=remat, unroll=unroll, key=bkey
+            lambda key: make(width, key),
+            depth - 1,
+            remat=remat,
+            unroll=unroll,
+            precision=precision,
+            key=bkey,
         )
     return Trunk(make(in_size, skey), stack)

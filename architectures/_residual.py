@@ -7,6 +7,7 @@ from ._choices import Activation, Initialization, ResidualScale
 from ._encoders import Trunk
 from ._fold import Remat
 from ._layers import layer_norm
+from ._precision import Precision
 from ._stack import Tied, stacked
 
 
@@ -55,7 +56,15 @@ class ResidualStyle(eqx.Module):
         return rule.start(blocks) if isinstance(rule, ResidualScale) else rule
 
     def trunk(
-        self, in_size: int, width: int, depth: int, *, remat: Remat, unroll: int, key: PRNGKeyArray
+        self,
+        in_size: int,
+        width: int,
+        depth: int,
+        *,
+        remat: Remat,
+        unroll: int,
+        precision: Precision = Precision.DEFAULT,
+        key: PRNGKeyArray,
     ) -> Trunk:
         """A stem, then `depth / 4` blocks of four dense layers, as the paper counts depth."""
         skey, bkey = jr.split(key)
@@ -75,9 +84,9 @@ class ResidualStyle(eqx.Module):
             )
 
         if self.tied:
-            stack = Tied(make(key=bkey), blocks, remat, unroll)
+            stack = Tied(make(key=bkey), blocks, remat, unroll, precision)
         else:
-            stack = stacked(make, blocks, remat=remat, unroll=unroll, key=bkey)
+            stack = stacked(make, blocks, remat=remat, unroll=unroll, precision=precision, key=bkey)
         stem = NormalizedDense(
             in_size,
             width,

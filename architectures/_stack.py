@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from crlx import AbstractEncoder, AbstractJoinable, AbstractStacked
 
 from ._fold import Remat, fold
+from ._precision import Precision
 from ._side_by_side import alike, batched, side_by_side
 from ._taps import AbstractTapped, BlockStatistics, block_statistics
 
@@ -32,11 +33,13 @@ class Stacked(AbstractTapped, AbstractJoinable, AbstractStacked):
     - `blocks`: one block whose arrays have a leading axis; never call it directly.
     - `remat`: what the backward pass keeps.
     - `unroll`: how many blocks one iteration of the scan applies.
+    - `precision`: of the blocks' matrix products.
     """
 
     blocks: AbstractBlock
     remat: Remat = eqx.field(default=Remat.NONE, static=True)
     unroll: int = eqx.field(default=1, static=True)
+    precision: Precision = eqx.field(default=Precision.DEFAULT, static=True)
 
     def __check_init__(self):
         _check_unroll(self.unroll)
@@ -53,10 +56,7 @@ class Stacked(AbstractTapped, AbstractJoinable, AbstractStacked):
         return self._fold(x, _tapped)
 
     def joins(self, other: AbstractEncoder) -> bool:
-        return (
-            isinstance(other, Stacked)
-            and (other.depth, other.remat, other.unroll) == (self.depth, self.remat, self.unroll)
-        )
+        return isinstance(other, Stacked) and other._loop == self._loop
 
     def alongside(
         self,
@@ -69,27 +69,39 @@ class Stacked(AbstractTapped, AbstractJoinable, AbstractStacked):
         step = side_by_side(makers)
         if jax.default_backend() != "cpu" and alike(stacks, streams):
             step = batched(makers[0])
-        xs, _ = fold(
-            step, tuple(streams), arrays, length=self.depth, remat=self.remat, unroll=self.unroll
-        )
+        with self.precision.scope():
+            xs, _ = fold(
+                step,
+                tuple(streams),
+                arrays,
+                length=self.depth,
+                remat=self.remat,
+                unroll=self.unroll,
+            )
         return list(xs)
 
     def unstack(self) -> "Sequential":
         """The same blocks in a tuple, applied by a Python loop."""
         arrays, static = eqx.partition(self.blocks, eqx.is_array)
         layers = (jax.tree.map(lambda a, i=i: a[i], arrays) for i in range(self.depth))
-        return Sequential(tuple(eqx.combine(layer, static) for layer in layers))
+        blocks = tuple(eqx.combine(layer, static) for layer in layers)
+        return Sequential(blocks, self.precision)
+
+    @property
+    def _loop(self) -> tuple[int, Remat, int, Precision]:
+        return self.depth, self.remat, self.unroll, self.precision
 
     def _fold(self, x, apply):
         arrays, static = eqx.partition(self.blocks, eqx.is_array)
-        return fold(
-            lambda x, arrays: apply(eqx.combine(arrays, static), x),
-            x,
-            arrays,
-            length=self.depth,
-            remat=self.remat,
-            unroll=self.unroll,
-        )
+        with self.precision.scope():
+            return fold(
+                lambda x, arrays: apply(eqx.combine(arrays, static), x),
+                x,
+                arrays,
+                length=self.depth,
+                remat=self.remat,
+                unroll=self.unroll,
+            )
 
 
 class Tied(AbstractTapped):
@@ -99,13 +111,14 @@ class Tied(AbstractTapped):
 
     - `block`: what is applied.
     - `depth`: how often.
-    - `remat`, `unroll`: as for `Stacked`.
+    - `remat`, `unroll`, `precision`: as for `Stacked`.
     """
 
     block: AbstractBlock
     depth: int = eqx.field(static=True)
     remat: Remat = eqx.field(default=Remat.NONE, static=True)
     unroll: int = eqx.field(default=1, static=True)
+    precision: Precision = eqx.field(default=Precision.DEFAULT, static=True)
 
     def __check_init__(self):
         _check_unroll(self.unroll)
@@ -118,14 +131,15 @@ class Tied(AbstractTapped):
         return self._fold(x, _tapped)
 
     def _fold(self, x, apply):
-        return fold(
-            lambda x, _: apply(self.block, x),
-            x,
-            None,
-            length=self.depth,
-            remat=self.remat,
-            unroll=self.unroll,
-        )
+        with self.precision.scope():
+            return fold(
+                lambda x, _: apply(self.block, x),
+                x,
+                None,
+                length=self.depth,
+                remat=self.remat,
+                unroll=self.unroll,
+            )
 
 
 class Sequential(AbstractTapped):
@@ -135,21 +149,24 @@ class Sequential(AbstractTapped):
     """
 
     blocks: tuple[AbstractBlock, ...]
+    precision: Precision = eqx.field(default=Precision.DEFAULT, static=True)
 
     def __check_init__(self):
         if not self.blocks:
             raise ValueError("A sequence needs at least one block.")
 
     def __call__(self, x: Float[Array, " width"]) -> Float[Array, " width"]:
-        for block in self.blocks:
-            x = block(x)
+        with self.precision.scope():
+            for block in self.blocks:
+                x = block(x)
         return x
 
     def tap(self, x: Float[Array, " width"]) -> tuple[Float[Array, " width"], BlockStatistics]:
         found = []
-        for block in self.blocks:
-            x, statistics = _tapped(block, x)
-            found.append(statistics)
+        with self.precision.scope():
+            for block in self.blocks:
+                x, statistics = _tapped(block, x)
+                found.append(statistics)
         return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
 
     def stack(self, *, remat: Remat = Remat.NONE, unroll: int = 1) -> Stacked:
@@ -158,7 +175,7 @@ class Sequential(AbstractTapped):
         if any(not eqx.tree_equal(static[0], s) for s in static[1:]):
             raise ValueError("Only blocks of one type and configuration can be stacked.")
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *arrays)
-        return Stacked(eqx.combine(stacked, static[0]), remat, unroll)
+        return Stacked(eqx.combine(stacked, static[0]), remat, unroll, self.precision)
 
 
 def unstacked(tree: Tree) -> Tree:
@@ -176,6 +193,7 @@ def stacked(
     *,
     remat: Remat = Remat.NONE,
     unroll: int = 1,
+    precision: Precision = Precision.DEFAULT,
     key: PRNGKeyArray,
 ) -> Stacked:
     """Builds `depth` blocks by one vmapped call of `make(key=...)`.
@@ -184,7 +202,7 @@ def stacked(
     """
     _check_depth(depth)
     keys = jax.vmap(lambda i: jr.fold_in(key, i))(jnp.arange(depth))
-    return Stacked(eqx.filter_vmap(lambda k: make(key=k))(keys), remat, unroll)
+    return Stacked(eqx.filter_vmap(lambda k: make(key=k))(keys), remat, unroll, precision)
 
 
 def _tapped(

@@ -117,9 +117,7 @@ class Ensemble(AbstractStacked):
         """The members, one by one."""
         arrays, static = eqx.partition(self.members, eqx.is_array)
         size = jax.tree.leaves(arrays)[0].shape[0]
-        return [
-            eqx.combine(jax.tree.map(lambda a, i=i: a[i], arrays), static) for i in range(size)
-        ]
+        return [eqx.combine(jax.tree.map(lambda a, i=i: a[i], arrays), static) for i in range(size)]
 
     def _each(self, apply: Callable[[Any], Array]) -> Array:
         arrays, static = eqx.partition(self.members, eqx.is_array)

@@ -107,7 +107,7 @@ def run(term, trainables, problem, advantage=None, seed=0):
         trainables, actor, advantage = differentiated
         return term(
             trainables,
-            actor,
+            jax.vmap(actor)(problem.batch.observation, problem.batch.goal),
             problem.batch,
             score=problem.score,
             advantage=advantage,
@@ -293,7 +293,7 @@ def test_missing_needs_are_refused(term):
     with pytest.raises(ValueError, match="does not supply"):
         term(
             term.init(*BUILD, key=jr.key(0)),
-            problem.actor,
+            jax.vmap(problem.actor)(problem.batch.observation, problem.batch.goal),
             problem.batch,
             score=None,
             advantage=None,

@@ -498,5 +498,6 @@ def test_deep_networks_keep_less():
         assert stack.unroll == 2
         return stack.remat
 
-    assert (remat(62), remat(64)) == (Remat.NONE, Remat.BLOCK)
+    kept = [remat(depth) for depth in (4, 8, 508, 512)]
+    assert kept == [Remat.NONE, Remat.PRODUCTS, Remat.PRODUCTS, Remat.BLOCK]
     assert (remat(4, Remat.NESTED), remat(64, Remat.NONE)) == (Remat.NESTED, Remat.NONE)

@@ -76,9 +76,9 @@ class Climbing(AbstractActorTerm):
     def init(self, architecture, spec, *, key):
         del architecture, spec, key
 
-    def __call__(self, trainables, actor, batch, *, score, advantage, key):
+    def __call__(self, trainables, policy, batch, *, score, advantage, key):
         del trainables, key
-        mode = jax.vmap(lambda s, g: actor(s, g).mode())(batch.observation, batch.goal)
+        mode = jax.vmap(lambda p: p.mode())(policy)
         return -jnp.mean(score(mode)) - jnp.mean(advantage), {}
 
 
@@ -91,9 +91,9 @@ class Leaning(AbstractActorTerm):
     def init(self, architecture, spec, *, key):
         del architecture, spec, key
 
-    def __call__(self, trainables, actor, batch, *, score, advantage, key):
+    def __call__(self, trainables, policy, batch, *, score, advantage, key):
         del trainables, score, key
-        mode = jax.vmap(lambda s, g: actor(s, g).mode())(batch.observation, batch.goal)
+        mode = jax.vmap(lambda p: p.mode())(policy)
         return jnp.mean(mode**2) - jnp.mean(advantage), {}
 
 

@@ -203,7 +203,7 @@ class Probe(AbstractActorTerm):
     def init(self, architecture, spec, *, key):
         return jnp.full(spec.action_size, 0.3)
 
-    def __call__(self, trainables, actor, batch, *, score, advantage, key):
+    def __call__(self, trainables, policy, batch, *, score, advantage, key):
         seen = {"score": score(jnp.sin(batch.action) + trainables[None])}
         seen |= {"advantage": advantage, "goal": batch.goal[:, 0], "action": batch.action[:, 1]}
         weights = jnp.cos(jnp.arange(ROWS, dtype=jnp.float32))

@@ -161,7 +161,8 @@ def test_deep_networks_keep_less():
         assert stack.unroll == 2
         return stack.remat
 
-    assert (remat(60), remat(64)) == (Remat.NONE, Remat.BLOCK)
+    kept = [remat(depth) for depth in (4, 8, 508, 512)]
+    assert kept == [Remat.NONE, Remat.PRODUCTS, Remat.PRODUCTS, Remat.BLOCK]
     assert (remat(60, Remat.BLOCK), remat(64, Remat.NONE)) == (Remat.BLOCK, Remat.NONE)
 
 

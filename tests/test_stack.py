@@ -16,6 +16,7 @@ WIDTH, DEPTH, BATCH = 8, 5, 4
 VARIANTS = {
     "scan": (Remat.NONE, 1),
     "remat": (Remat.BLOCK, 1),
+    "products": (Remat.PRODUCTS, 1),
     "unroll": (Remat.NONE, 2),  # Does not divide the depth.
     "both": (Remat.BLOCK, DEPTH),
     "nested": (Remat.NESTED, 1),

@@ -44,7 +44,14 @@ MAKES = {
     "sphere": functools.partial(HypersphericalNetworks, block=SphereBlock.RESIDUAL),
 }
 every_make = pytest.mark.parametrize("name", MAKES)
-WAYS = [(Remat.NONE, 1), (Remat.BLOCK, 1), (Remat.NESTED, 1), (Remat.NONE, 3), (Remat.NESTED, 2)]
+WAYS = [
+    (Remat.NONE, 1),
+    (Remat.PRODUCTS, 1),
+    (Remat.BLOCK, 1),
+    (Remat.NESTED, 1),
+    (Remat.NONE, 3),
+    (Remat.NESTED, 2),
+]
 
 
 def encoder(name, depth, width, key, remat=Remat.NONE, unroll=1):
