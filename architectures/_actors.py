@@ -13,7 +13,7 @@ from crlx import (
     AbstractConstantEntropy,
     AbstractDistribution,
     AbstractEncoder,
-    AbstractTrunkActor,
+    AbstractTowerActor,
     AbstractUnits,
     ActionSpace,
     Spec,
@@ -92,7 +92,7 @@ class StateAndGoal(eqx.Module):
         return jnp.concatenate([self.observation_units(observation), self.goal_units(goal)])
 
 
-class GaussianActor(AbstractConstantEntropy, AbstractTrunkActor):
+class GaussianActor(AbstractConstantEntropy, AbstractTowerActor):
     """A normal policy with a constant standard deviation; its mean is not squashed.
 
     Consumers clip its actions to the bounds of the environment.
@@ -113,12 +113,21 @@ class GaussianActor(AbstractConstantEntropy, AbstractTrunkActor):
     def __call__(self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]) -> Gaussian:
         return self.distribution(self.trunk(self.inputs(observation, goal)))
 
+    @property
+    def tower(self) -> AbstractEncoder:
+        return self.trunk
+
+    def tower_inputs(
+        self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]
+    ) -> Float[Array, " size"]:
+        return self.inputs(observation, goal)
+
     def distribution(self, features: Float[Array, " width"]) -> Gaussian:
         mean = apply(self.mean, features)
         return Gaussian(mean, jnp.full_like(mean, math.log(self.std)))
 
 
-class TanhGaussianActor(AbstractTrunkActor):
+class TanhGaussianActor(AbstractTowerActor):
     r"""A squashed normal policy with $\log\sigma = low + (high - low) (\tanh(r) + 1) / 2$.
 
     **Arguments:**
@@ -148,6 +157,15 @@ class TanhGaussianActor(AbstractTrunkActor):
     ) -> TanhGaussian:
         return self.distribution(self.trunk(self.inputs(observation, goal)))
 
+    @property
+    def tower(self) -> AbstractEncoder:
+        return self.trunk
+
+    def tower_inputs(
+        self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]
+    ) -> Float[Array, " size"]:
+        return self.inputs(observation, goal)
+
     def distribution(self, features: Float[Array, " width"]) -> TanhGaussian:
         share = 0.5 * (jnp.tanh(apply(self.raw_log_std, features)) + 1)
         mean = apply(self.mean, features)
@@ -172,7 +190,7 @@ class OneHotCategorical(AbstractChoice):
         return action, self.log_prob(action)
 
 
-class CategoricalActor(AbstractTrunkActor):
+class CategoricalActor(AbstractTowerActor):
     """A policy that chooses one of finitely many actions.
 
     ??? cite
@@ -187,6 +205,15 @@ class CategoricalActor(AbstractTrunkActor):
         self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]
     ) -> OneHotCategorical:
         return self.distribution(self.trunk(self.inputs(observation, goal)))
+
+    @property
+    def tower(self) -> AbstractEncoder:
+        return self.trunk
+
+    def tower_inputs(
+        self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]
+    ) -> Float[Array, " size"]:
+        return self.inputs(observation, goal)
 
     def distribution(self, features: Float[Array, " width"]) -> OneHotCategorical:
         return OneHotCategorical(apply(self.logits, features))

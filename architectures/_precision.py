@@ -22,9 +22,13 @@ class Precision(enum.Enum):
 
     def scope(self) -> AbstractContextManager:
         """What is traced in it has this precision."""
-        return jax.default_matmul_precision(self.value or jax.config.jax_default_matmul_precision)
+        return jax.default_matmul_precision(self.value or _setting())
 
 
 def rounds() -> bool:
     """Whether products that are traced now round their operands to bfloat16."""
-    return jax.config.jax_default_matmul_precision == _BFLOAT16
+    return _setting() == _BFLOAT16
+
+
+def _setting() -> str | None:
+    return jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]

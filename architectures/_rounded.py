@@ -82,7 +82,7 @@ def _vectorized(
     contract = tuple(tuple(a + m for a in side) for side, m in zip(contract, moved, strict=True))
     batch = tuple(tuple(a + m for a in side) for side, m in zip(batch, moved, strict=True))
     if both:
-        return _dot(x, y, contract, tuple((0, *side) for side in batch)), 0
+        return _dot(x, y, contract, ((0, *batch[0]), (0, *batch[1]))), 0
     count = len(batch[0])
     kept_left = x.ndim - len(contract[0]) - count
     return _dot(x, y, contract, batch), count if left is not None else count + kept_left

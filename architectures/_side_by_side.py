@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PyTree
 
 from crlx import AbstractEncoder
 
-Streams = tuple[Float[Array, "rows width"], ...]
+Streams = tuple[Float[Array, "_ _"], ...]  # Rows of vectors; other networks have others.
 Step = Callable[[Streams, tuple[PyTree, ...]], tuple[Streams, None]]
 
 

@@ -61,8 +61,8 @@ class Stacked(AbstractTapped, AbstractJoinable, AbstractStacked):
     def alongside(
         self,
         others: Sequence[AbstractEncoder],
-        streams: Sequence[Float[Array, "rows width"]],
-    ) -> list[Float[Array, "rows width"]]:
+        streams: Sequence[Float[Array, "_ _"]],
+    ) -> list[Float[Array, "_ _"]]:
         stacks = [self, *(other for other in others if isinstance(other, Stacked))]
         arrays, static = zip(*(eqx.partition(s.blocks, eqx.is_array) for s in stacks), strict=True)
         makers = [lambda a, s=s: eqx.combine(a, s) for s in static]

@@ -42,7 +42,7 @@ from ._networks import AbstractArchitecture as AbstractArchitecture
 from ._networks import AbstractChoice as AbstractChoice
 from ._networks import AbstractConstantEntropy as AbstractConstantEntropy
 from ._networks import AbstractDistribution as AbstractDistribution
-from ._networks import AbstractTrunkActor as AbstractTrunkActor
+from ._networks import AbstractTowerActor as AbstractTowerActor
 from ._objective import AbstractObjective as AbstractObjective
 from ._objective import AbstractPaced as AbstractPaced
 from ._objective import AbstractScaled as AbstractScaled

@@ -1,4 +1,5 @@
 import abc
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -49,7 +50,9 @@ class AbstractLearnedEnergy(AbstractEnergy):
 
 
 def pairwise(
-    energy: AbstractEnergy, x: Float[Array, "rows dim"], y: Float[Array, "goals dim"]
+    energy: Callable[[Array, Array], Array],
+    x: Float[Array, "rows dim"],
+    y: Float[Array, "goals dim"],
 ) -> Float[Array, "rows goals"]:
     """All pairs: entry `[i, j]` is `energy(x[i], y[j])`."""
     return jax.vmap(jax.vmap(energy, (None, 0)), (0, None))(x, y)

@@ -1,5 +1,4 @@
 import abc
-from collections.abc import Callable
 
 import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -38,12 +37,20 @@ class AbstractActor(eqx.Module):
     ) -> AbstractDistribution: ...
 
 
-class AbstractTrunkActor(AbstractActor):
-    """A policy that reads its distribution off the features of a trunk:
-    `distribution(trunk(inputs(observation, goal)))`."""
+class AbstractTowerActor(AbstractActor):
+    """A policy that reads its distribution off the features of a network:
+    `distribution(tower(tower_inputs(observation, goal)))`."""
 
-    trunk: eqx.AbstractVar[AbstractEncoder]
-    inputs: eqx.AbstractVar[Callable[[Array, Array], Array]]
+    @property
+    @abc.abstractmethod
+    def tower(self) -> AbstractEncoder:
+        """The network."""
+
+    @abc.abstractmethod
+    def tower_inputs(
+        self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]
+    ) -> Float[Array, " size"]:
+        """What it is given."""
 
     @abc.abstractmethod
     def distribution(self, features: Float[Array, " width"]) -> AbstractDistribution:

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from ._encoders import AbstractEncoder
 
-Stream = Float[Array, "rows width"]
+Stream = Float[Array, "_ _"]  # Rows of vectors; other networks have others.
 
 
 class AbstractJoinable(AbstractEncoder):

@@ -25,7 +25,9 @@ from crlx import (
 )
 from objectives import Contrastive
 
+from ._breakdown import breakdown
 from ._compile import compile_ahead
+from ._program_costs import costs
 
 
 class Looped(AbstractArchitecture):
@@ -44,7 +46,13 @@ class Looped(AbstractArchitecture):
 
 
 def measure(
-    architecture: AbstractArchitecture, *, batch_size: int, compilations: int, calls: int
+    architecture: AbstractArchitecture,
+    *,
+    fuse: bool = True,
+    parts: bool = False,
+    batch_size: int,
+    compilations: int,
+    calls: int,
 ) -> Iterator[dict[str, float]]:
     """Compiles and times the full contrastive update (critic, actor, Adam) on made-up rows.
 
@@ -57,12 +65,19 @@ def measure(
     - `logit_mean`, `logit_spread`: mean score, and standard deviation within a row.
     - `penalty`: the log-sum-exp penalty.
     - `saturated`: the share of actions whose mode lies at or beyond 0.999.
+
+    `product_flops` and `product_bytes` are those of the update's matrix products (`costs`). With
+    `parts` the row also has the seconds of the parts of an update (`breakdown`).
     """
-    learner = Learner(Contrastive(), optax.adam(3e-4))
+    learner = Learner(Contrastive(fuse=fuse), optax.adam(3e-4))
     kept = learner, _rows(), jr.key(0)
     progress = eqx.filter_jit(learner.init)(architecture, Spec(29, 8, 2), key=jr.key(1))
     jax.block_until_ready(eqx.filter(progress, eqx.is_array))
-    row: dict[str, float] = {}
+    counted = eqx.filter_make_jaxpr(
+        lambda p: learner.fit(p, kept[1], updates=1, batch_size=batch_size, key=kept[2])
+    )
+    total = costs(counted(progress)[0])
+    row: dict[str, float] = {"product_flops": total.flops, "product_bytes": total.bytes}
     yield row
 
     def one(kept: Any, progress: Any) -> Any:
@@ -84,6 +99,9 @@ def measure(
         + memory.output_size_in_bytes
         - memory.alias_size_in_bytes
     )
+    if parts:
+        rows = kept[1]
+        row |= breakdown(learner, progress, rows, batch_size=batch_size, calls=calls)
     duration, history = _time(lambda progress: compiled(kept, progress), progress, calls)
     first = history[0]
     row["seconds_per_update"], row["loss"] = duration, history[-1]["total/loss"]
@@ -108,7 +126,7 @@ def _time(
 
 
 def measure_apart(
-    architecture: AbstractArchitecture, *, seconds_to_compile: float | None, **options: int
+    architecture: AbstractArchitecture, *, seconds_to_compile: float | None, **options: Any
 ) -> dict[str, float] | None:
     """`measure` in a process of its own, so that no measurement sees another's memory or caches.
 
@@ -137,7 +155,7 @@ def measure_apart(
         worker.join()
 
 
-def _work(sender: Any, architecture: AbstractArchitecture, options: dict[str, int]) -> None:
+def _work(sender: Any, architecture: AbstractArchitecture, options: dict[str, Any]) -> None:
     for row in measure(architecture, **options):
         sender.send(row)
 

@@ -13,8 +13,8 @@ _PANELS = (
     ("peak_bytes", "memory at most (GB)", 1e9),
 )
 _MARKERS = "osD^vPX*"
-# One scan over stacked layers, and the Python loop that it is compared with.
-_LINES = {"scan": "-", "loop": "--"}
+# What `benchmark_depth.py` calls the forms of one update.
+_LINES = {"fused": "-", "scan": "-.", "block": ":", "loop": "--"}
 
 
 def plot_depth(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:

@@ -3,16 +3,20 @@
 import dataclasses
 import pathlib
 import sys
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 import jax
 import tyro
 from rich.console import Console
 from rich.table import Table
 
+from architectures import Precision, Remat
 from crlx import JSON, AbstractArchitecture
 from experiments._depth import Looped, measure_apart
+from experiments._depth_fit import PAPER_UPDATES, hours, line
 from experiments._depth_plot import plot_depth
+from experiments._machine import Machine, measure_machine
 from experiments._parts import ARCHITECTURES, choose, sized
 from experiments._run_directory import provenance, write_json
 
@@ -22,18 +26,26 @@ _COLUMNS = (
     "twin",
     "compile_seconds",
     "seconds_per_update",
+    "share_of_machine",
     "peak_bytes",
     "logit_mean",
     "logit_spread",
     "penalty",
     "saturated",
 )
+_PARTS = ("sampling", "critic_forward", "critic_backward", "actor", "optimizer")
+_TWINS = ("fused", "scan", "block", "loop")
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Trace, compile and run the full contrastive update (critic, actor, Adam), layers applied by
-    one scan and by a Python loop; and read off what the networks are like at initialization."""
+    """Trace, compile and run the full contrastive update (critic, actor, Adam) in several forms,
+    and read off what the networks are like at initialization.
+
+    Forms ("twins"): `fused`, the library's own: one scan over the layers of both towers and the
+    actor; `scan`, each network by a scan of its own, as often as a loss asks for it; `block`, the
+    same but keeping only the inputs of blocks for the gradient; `loop`, layers by a Python loop.
+    """
 
     architectures: Annotated[
         tuple[str, ...], tyro.conf.arg(metavar="{" + ",".join(ARCHITECTURES) + "}...")
@@ -47,8 +59,12 @@ class Options:
     """Rows of a minibatch."""
     repeats: int = 3
     """Compilations (of scans; loops are compiled once) and calls, of which the median is taken."""
-    loops: bool = True
-    """Measure the Python loop, too."""
+    twins: tuple[Literal["fused", "scan", "block", "loop"], ...] = ("fused", "scan", "loop")
+    """Which forms of the update."""
+    precision: Literal["default", "highest", "bfloat16"] = "default"
+    """Of the matrix products of blocks."""
+    parts: bool = False
+    """Time the parts of an update, too: sampling, critic, actor, optimizer."""
     seconds_to_compile: float = 60.0
     """A loop that takes longer to compile is left out, and so are deeper ones."""
     out: pathlib.Path | None = None
@@ -63,7 +79,8 @@ class Options:
     def build(self, name: str, depth: int) -> AbstractArchitecture:
         """The networks of that name and depth."""
         architecture = choose("architecture", name, ARCHITECTURES)()
-        return sized(architecture, depth=depth, width=self.width)
+        architecture = sized(architecture, depth=depth, width=self.width)
+        return dataclasses.replace(architecture, precision=Precision[self.precision.upper()])
 
 
 def main(options: Options) -> None:
@@ -72,12 +89,14 @@ def main(options: Options) -> None:
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
     console = Console(highlight=False, soft_wrap=True)
-    console.width = max(console.width, 130)  # The table is wide; terminals may wrap it.
-    rows: list[dict[str, JSON]] = []
+    console.width = max(console.width, 150)  # The table is wide; terminals may wrap it.
+    machine = measure_machine()
+    console.print(f"This machine: {machine.flops:.3g} flop/s, {machine.bytes:.3g} bytes/s")
+    rows: list[dict[str, Any]] = []
     slow: set[str] = set()
-    for (name, depth), scanned in networks.items():
-        for twin, architecture in (("scan", scanned), ("loop", Looped(scanned))):
-            if twin == "loop" and (not options.loops or name in slow):
+    for (name, depth), architecture in networks.items():
+        for twin in options.twins:
+            if twin == "loop" and name in slow:
                 continue
             found = _measure(architecture, twin, options)
             if found is None:
@@ -85,33 +104,72 @@ def main(options: Options) -> None:
                 limit = f"{options.seconds_to_compile:g} s"
                 console.print(f"{name}, depth {depth}, {twin}: not compiled in {limit}, left out")
                 continue
-            rows.append({"architecture": name, "depth": depth, "twin": twin, **found})
-            console.print(", ".join(f"{column} {_show(rows[-1][column])}" for column in _COLUMNS))
+            share = found["product_flops"] / found["seconds_per_update"] / machine.flops
+            row = {"architecture": name, "depth": depth, "twin": twin, "share_of_machine": share}
+            rows.append({**row, **found})
+            shown = (*_COLUMNS, *(_PARTS if options.parts else ()))
+            console.print(", ".join(f"{column} {_show(rows[-1][column])}" for column in shown))
             if options.out is not None:
-                _write(rows, options, options.out)
+                _write(rows, options, options.out, machine)
     console.print(_table(rows, options))
+    for text in _conclusions(rows):
+        console.print(text)
 
 
 def _measure(
     architecture: AbstractArchitecture, twin: str, options: Options
 ) -> dict[str, float] | None:
+    if twin == "block":
+        architecture = dataclasses.replace(architecture, remat=Remat.BLOCK)
     return measure_apart(
-        architecture,
+        Looped(architecture) if twin == "loop" else architecture,
         # A scan gets all the time that it needs.
         seconds_to_compile=options.seconds_to_compile if twin == "loop" else None,
+        fuse=twin == "fused",
+        parts=options.parts,
         batch_size=options.batch_size,
         compilations=1 if twin == "loop" else options.repeats,
         calls=options.repeats,
     )
 
 
-def _write(rows: list[dict[str, JSON]], options: Options, path: pathlib.Path) -> None:
-    settings = {"width": options.width, "batch_size": options.batch_size}
-    write_json(path, {**provenance(), "settings": settings, "rows": rows})
+def _conclusions(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """How time and memory grow, how the forms compare, and how long the paper's run would take."""
+    for name, twin in dict.fromkeys((row["architecture"], row["twin"]) for row in rows):
+        mine = [row for row in rows if (row["architecture"], row["twin"]) == (name, twin)]
+        if len(mine) > 2:
+            for column, unit in (("seconds_per_update", "s"), ("peak_bytes", "bytes")):
+                offset, slope, error = line(mine, column)
+                yield (
+                    f"{name}, {twin}: {column} = {offset:.3g} + {slope:.3g} {unit} a layer, "
+                    f"within {error:.0%}"
+                )
+    seconds = {(r["architecture"], r["depth"], r["twin"]): r["seconds_per_update"] for r in rows}
+    for (name, depth, twin), value in seconds.items():
+        own = seconds.get((name, depth, "fused"))
+        if own is not None and twin != "fused":
+            yield f"{name}, depth {depth}: fused {value / own:.2f} times as fast as {twin}"
+        if depth == 1024 and twin == "fused":
+            yield (
+                f"{name}: the updates of the paper's run of 1024 layers ({PAPER_UPDATES:.3g}) "
+                f"would take {hours(value):.0f} hours here"
+            )
+
+
+def _write(
+    rows: list[dict[str, Any]], options: Options, path: pathlib.Path, machine: Machine
+) -> None:
+    settings = {
+        "width": options.width,
+        "batch_size": options.batch_size,
+        "precision": options.precision,
+    }
+    rates = machine._asdict()
+    write_json(path, {**provenance(), "settings": settings, "machine": rates, "rows": rows})
     plot_depth(rows, path.with_suffix(".png"))
 
 
-def _table(rows: list[dict[str, JSON]], options: Options) -> Table:
+def _table(rows: list[dict[str, Any]], options: Options) -> Table:
     title = f"width {options.width}, batch {options.batch_size}, {jax.devices()[0].device_kind}"
     table = Table(title=title)
     for name in _COLUMNS:

@@ -140,7 +140,7 @@ class Contrastive(AbstractScoring[ContrastiveParams, None, ContrastiveBatch]):
         del state
         together = self.fuse and can_fuse(params)
         read = read_together(params, batch) if together else read_apart(params, batch)
-        critic_loss, found = self._contrast(read.tables)
+        critic_loss, found = self.contrast_loss(read.tables)
         metrics = {f"critic/{k}": v for k, v in found.items()}
         actor_loss, found = improve(
             self.actor,
@@ -154,7 +154,7 @@ class Contrastive(AbstractScoring[ContrastiveParams, None, ContrastiveBatch]):
         metrics |= found
         if read.values is None:
             return critic_loss + actor_loss, metrics
-        value_loss, found = self._contrast(read.values)
+        value_loss, found = self.contrast_loss(read.values)
         metrics |= {f"value/{k}": v for k, v in found.items()}
         return critic_loss + actor_loss + value_loss, metrics
 
@@ -197,9 +197,10 @@ class Contrastive(AbstractScoring[ContrastiveParams, None, ContrastiveBatch]):
             return jnp.concatenate([steps.observation, steps.action], axis=1)
         return steps.achieved
 
-    def _contrast(
+    def contrast_loss(
         self, logits: Float[Array, "members rows goals"]
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """The critic's loss, of each member's scores of all pairs, and metrics."""
         contrast = jnp.mean(jax.vmap(self.contrast)(logits))
         sums = jax.vmap(self.contrast.logsumexp)(logits)
         penalty = self._penalty * jnp.mean(sums**2)

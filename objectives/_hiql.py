@@ -26,7 +26,7 @@ from crlx import (
     joint_network,
 )
 
-from ._actor_terms import AWR, ActorBatch
+from ._actor_terms import AWR, ActorBatch, act
 from ._checks import check_between, check_count, check_share
 from ._targets import polyak, target
 from ._transitions import Relabelling, Transitions
@@ -195,7 +195,9 @@ class HIQL(AbstractObjective[HIQLParams, Ensemble, HIQLBatch]):
         gain = _gain(params, steps.observation, steps.next_observation, subgoal)
         meaning = jax.vmap(representation)(steps.observation, subgoal)
         rows = ActorBatch(steps.observation, steps.action, meaning)
-        return self.low_actor(None, params.low, rows, score=None, advantage=gain, key=key)
+        return self.low_actor(
+            None, act(params.low, rows), rows, score=None, advantage=gain, key=key
+        )
 
     def _high(
         self, params: HIQLParams, batch: HIQLBatch, *, key: PRNGKeyArray
@@ -204,7 +206,9 @@ class HIQL(AbstractObjective[HIQLParams, Ensemble, HIQLBatch]):
         gain = _gain(params, steps.observation, batch.target_observation, steps.actor_goal)
         chosen = jax.vmap(frozen(params.representation))(steps.observation, batch.target)
         rows = ActorBatch(steps.observation, chosen, steps.actor_goal)
-        return self.high_actor(None, params.high, rows, score=None, advantage=gain, key=key)
+        return self.high_actor(
+            None, act(params.high, rows), rows, score=None, advantage=gain, key=key
+        )
 
 
 def normalized_length(x: Float[Array, " dim"]) -> Float[Array, " dim"]:

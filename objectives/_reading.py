@@ -8,8 +8,8 @@ from jaxtyping import Array, Float, PyTree
 from crlx import (
     AbstractActor,
     AbstractDistribution,
+    AbstractTowerActor,
     AbstractTowers,
-    AbstractTrunkActor,
     Ensemble,
     Pass,
     frozen,
@@ -65,7 +65,7 @@ class Reading(eqx.Module):
 
 def read_apart(params: ContrastiveParams, batch: ContrastiveBatch) -> Reading:
     """Every network as often as somebody asks for it."""
-    critic, value = frozen(params.critic), frozen(params.value)
+    critic = frozen(params.critic)
     states, nothing = batch.observation, batch.action[:, :0]
     goals = batch.goal if batch.score_goal is None else batch.score_goal
 
@@ -75,7 +75,7 @@ def read_apart(params: ContrastiveParams, batch: ContrastiveBatch) -> Reading:
     values = advantage = None
     if params.value is not None:
         values = params.value.pairs(states, nothing, batch.goal)
-        baseline = jax.vmap(value)(states, nothing, batch.actor_goal)
+        baseline = jax.vmap(frozen(params.value))(states, nothing, batch.actor_goal)
         advantage = score(batch.action) - baseline[:, 0]
     policy = jax.vmap(params.actor)(states, batch.actor_goal)
     tables = params.critic.pairs(states, batch.action, batch.goal)
@@ -123,8 +123,8 @@ def fused_loops(params: ContrastiveParams) -> list[list[str]]:
         for member, critic in enumerate(_split(ensemble)):
             names += [f"{name} {member}, states", f"{name} {member}, goals"]
             networks += critic.towers
-    if isinstance(params.actor, AbstractTrunkActor):
-        names, networks = [*names, "actor"], [*networks, params.actor.trunk]
+    if isinstance(params.actor, AbstractTowerActor):
+        names, networks = [*names, "actor"], [*networks, params.actor.tower]
     return [[names[i] for i in loop] for loop in loops(networks)]
 
 
@@ -175,10 +175,10 @@ def _embedded(critic: AbstractTowers, embeddings: list[Embeddings]) -> _Embedded
 def _run_with_actor(
     passes: list[Pass], actor: AbstractActor, batch: ContrastiveBatch
 ) -> tuple[list[Array], AbstractDistribution]:
-    if not isinstance(actor, AbstractTrunkActor):
+    if not isinstance(actor, AbstractTowerActor):
         return run(passes), jax.vmap(actor)(batch.observation, batch.actor_goal)
-    given = jax.vmap(actor.inputs)(batch.observation, batch.actor_goal)
-    *embeddings, features = run([*passes, Pass(actor.trunk, given)])
+    given = jax.vmap(actor.tower_inputs)(batch.observation, batch.actor_goal)
+    *embeddings, features = run([*passes, Pass(actor.tower, given)])
     return embeddings, jax.vmap(actor.distribution)(features)
 
 

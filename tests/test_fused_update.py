@@ -18,8 +18,10 @@ from architectures import (
     Precision,
     ResidualNetworks,
 )
-from crlx import OfflineRows, Spec, Step
-from objectives import AWR, DDPGBC, Backward, Contrastive, MaxEntropy, Uniform
+from crlx import OfflineRows, Spec, Step, Uniform
+from objectives import AWR, DDPGBC, Backward, Contrastive, MaxEntropy
+
+pytestmark = pytest.mark.usefixtures("lightly_compiled")
 
 SPEC = Spec(5, 2, 3)
 ARCHITECTURES = {
@@ -71,7 +73,7 @@ def check(objective, architecture, seed=0, tolerance=2e-5):
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1e-2, np.abs(b).max()))
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(
     st.sampled_from((DDPGBC(), AWR(), MaxEntropy())),
     st.sampled_from((None, Uniform())),

@@ -13,6 +13,8 @@ from architectures import MLPNetworks, Precision, Remat, ResidualNetworks, unsta
 from architectures._side_by_side import alike, batched, side_by_side
 from crlx import Pass, loops, run
 
+pytestmark = pytest.mark.usefixtures("lightly_compiled")
+
 
 def encoder(depth=8, width=8, size=3, seed=0, kind=ResidualNetworks, **options):
     make = kind(depth=depth, width=width, **options).encoder
@@ -36,7 +38,7 @@ def assert_same(found, expected, tolerance=1e-5):
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1e-3, np.abs(b).max()))
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(
     st.lists(
         st.tuples(st.sampled_from((4, 8)), st.sampled_from((4, 8)), st.integers(1, 5)),
@@ -51,7 +53,7 @@ def test_together_is_apart(shapes):
     inputs = [jr.normal(jr.key(i), (i + 2, n)) for i, (_, _, n) in enumerate(shapes)]
     assert_same(*both(networks, inputs))
     groups = loops(networks)
-    assert sorted(sum(groups, [])) == list(range(len(shapes)))
+    assert sorted(i for group in groups for i in group) == list(range(len(shapes)))
     for group in groups:
         assert len({shapes[i][0] for i in group}) == 1
     assert len(groups) == len({depth for depth, _, _ in shapes})
