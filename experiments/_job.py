@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import PyTree
 
-from crlx import JSON
+from crlx import JSON, DeviceMesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,10 +36,12 @@ class AbstractJob(abc.ABC):
     **Arguments:**
 
     - `rounds`, `interval`: in all, and between evaluations, the last of which comes at the end.
+    - `mesh`: the devices that it is trained on.
     """
 
     rounds: int
     interval: int
+    mesh: DeviceMesh
 
     @abc.abstractmethod
     def init(self) -> PyTree:

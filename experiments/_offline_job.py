@@ -7,7 +7,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from crlx import Progress, best_actions, epoch
+from crlx import DeviceMesh, Progress, best_actions, epoch, local
 from crlx.envs.ogbench import Evaluation, EvaluationStopped, Evaluator
 
 from ._job import AbstractJob, Found
@@ -25,12 +25,14 @@ class OfflineJob(AbstractJob):
     **Arguments:**
 
     - `task`: what is trained on what.
+    - `mesh`: the devices to train on, which the data of the task already lie on.
     - `evaluator`: of the dataset's environment.
     - `directory`: where pictures are drawn to.
     """
 
-    def __init__(self, task: Task, evaluator: Evaluator, directory: RunDirectory):
+    def __init__(self, task: Task, mesh: DeviceMesh, evaluator: Evaluator, directory: RunDirectory):
         self._task, self._evaluator, self._directory = task, evaluator, directory
+        self.mesh = mesh
         self.rounds, self.interval = task.steps, task.interval
 
     def init(self) -> Carry:
@@ -84,6 +86,7 @@ class OfflineJob(AbstractJob):
         stop: Callable[[], bool],
         show: Callable[[int, int], None],
     ) -> Found | None:
+        carry = local(carry)
         progress = carry[0]
         actor = self._task.learner.objective.policy(progress.params, progress.state)
 

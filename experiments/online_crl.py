@@ -1,6 +1,6 @@
 """Online goal-conditioned RL in simulation: `python experiments/online_crl.py --help`."""
 
-from crlx import encode
+from crlx import DeviceMesh, encode
 from experiments._launch import command, train
 from experiments._online_job import OnlineJob
 from experiments._online_options import Options, parse
@@ -11,15 +11,16 @@ from experiments._run_directory import RunDirectory, default_path
 
 
 def main(options: Options) -> None:
+    mesh = options.devices({"--num-envs": options.num_envs, "--batch-size": options.batch_size})
     names = options.env, options.objective_name, options.architecture_name
     directory = RunDirectory(options.out or default_path(*names), resume=options.resume)
     try:
-        _run(options, directory)
+        _run(options, directory, mesh)
     finally:
         directory.close()
 
 
-def _run(options: Options, directory: RunDirectory) -> None:
+def _run(options: Options, directory: RunDirectory, mesh: DeviceMesh) -> None:
     env = options.task()
     config = options.config | {"spec": encode(env.spec.networks())}
     directory.check(config)
@@ -30,7 +31,7 @@ def _run(options: Options, directory: RunDirectory) -> None:
                 f"Checkpoints of this run hold no replay: {again:,} steps are gathered anew, which "
                 "are not counted, and it will not end as an uninterrupted one would."
             )
-        job = OnlineJob(options, env, Pictures(env, directory))
+        job = OnlineJob(options, mesh, env, Pictures(env, directory))
         record, facts = train(job, config, directory, reporter, aim=options.aim)
         conclude(config, facts, record, job.step(job.rounds), directory)
 
