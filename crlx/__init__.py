@@ -69,6 +69,8 @@ from ._replay import Replay as Replay
 from ._replay_rows import ReplayRows as ReplayRows
 from ._rows import AbstractRows as AbstractRows
 from ._rows import OfflineRows as OfflineRows
+from ._runs import run_axes as run_axes
+from ._runs import take_run as take_run
 from ._source import AbstractMeasured as AbstractMeasured
 from ._source import AbstractSource as AbstractSource
 from ._source import Offline as Offline

@@ -11,7 +11,7 @@ from crlx import BatchEnv, Collected, DeviceMesh, Online, Progress, SplitSource,
 from crlx.envs.tasks import GoalEnv, far_goals, make
 from crlx.envs.wrappers import TaskEvaluator, training
 
-from ._job import AbstractJob, Found
+from ._job import AbstractJob, Found, Seed
 from ._online_options import Options
 from ._online_pictures import Pictures
 from ._snapshot import packed, unpacked
@@ -34,7 +34,7 @@ class OnlineJob(AbstractJob):
 
     def __init__(self, options: Options, mesh: DeviceMesh, env: GoalEnv, pictures: Pictures):
         self._options, self._env, self._pictures = options, env, pictures
-        self.mesh = mesh
+        self.mesh, self.seed = mesh, options.seed
         self.rounds, self.interval = options.rounds, options.interval
         source = Online(
             cast(BatchEnv, training(env, repeat_first=options.repeat_first)),
@@ -57,8 +57,8 @@ class OnlineJob(AbstractJob):
             chunk=options.action_chunk,
         )
 
-    def init(self) -> Carry:
-        nkey, dkey, key = jr.split(jr.key(self._options.seed), 3)
+    def init(self, seed: Seed) -> Carry:
+        nkey, dkey, key = jr.split(jr.key(seed), 3)
         learner, spec = self._options.learner, self._env.spec.networks()
         progress = learner.init(self._options.architecture, spec, key=nkey)
         return progress, self._source.init(key=dkey), key
@@ -91,8 +91,8 @@ class OnlineJob(AbstractJob):
 
     @property
     def kept(self) -> Any:
-        # Marks in a program have no order on several devices, so nothing is timed there.
-        alone = self.mesh.size == 1
+        # Marks in a program have no order on several devices or under `jax.vmap`.
+        alone = self.mesh.size == self._options.seeds == 1
         return self._options.learner, Timed(self._source, self._watch) if alone else self._source
 
     def advance(self, kept: Any, carry: Carry, rounds: int) -> tuple[Carry, Any]:

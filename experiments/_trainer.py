@@ -29,7 +29,7 @@ class Trainer:
 
     def __init__(self, job: AbstractJob, directory: RunDirectory, reporter: Reporter):
         self._job, self._directory, self._reporter = job, directory, reporter
-        self._skeleton: Any = job.mesh.described(eqx.filter_eval_shape(job.init))
+        self._skeleton: Any = job.mesh.described(eqx.filter_eval_shape(job.init, job.seed))
         check_fits(size_on_device(self._skeleton), "Parameters and data")
         self._most = job.rounds_per_call(count_parameters(job.trained(self._skeleton)))
         self._compiled: dict[int, Callable[[Any, Any], Any]] = {}
@@ -47,20 +47,21 @@ class Trainer:
         self._saved_at = time.monotonic()
         try:
             with self._stop:
-                self._carry = self._restore()
-                if self._carry is None:
-                    self._carry = self._start()
+                self.carry = self._restore()
+                if self.carry is None:
+                    self.carry = self._start()
                 while self._rounds < self._job.rounds or not self._evaluated:
                     self._turn()
         finally:
             self._checkpoints.close()
 
     def _start(self) -> Any:
-        return eqx.filter_jit(lambda: self._job.mesh.constrain(self._job.init()))()
+        job = self._job
+        return eqx.filter_jit(lambda: job.mesh.constrain(job.init(job.seed)))()
 
     @property
     def _rounds(self) -> int:
-        return self._job.rounds_done(self._carry)
+        return self._job.rounds_done(self.carry)
 
     @property
     def _step(self) -> int:
@@ -88,7 +89,7 @@ class Trainer:
         rounds = min(self._most, left)
         step = self._compile(rounds)
         start = time.perf_counter()
-        self._carry, metrics = step(job.kept, self._carry)
+        self.carry, metrics = step(job.kept, self.carry)
         metrics = job.curves(jax.device_get(metrics))
         seconds = time.perf_counter() - start
         updates = len(metrics["total/loss"])
@@ -115,7 +116,7 @@ class Trainer:
                 carry, metrics = job.advance(kept, carry, rounds)
                 return job.mesh.constrain(carry), job.mesh.whole(metrics)
 
-            step, seconds = compile_ahead(several, self._job.kept, self._carry)
+            step, seconds = compile_ahead(several, self._job.kept, self.carry)
             size = program_size(step)
             check_fits(size, "What is trained, its data and the work space")
             self._reporter.say(f"Compiled in {seconds:.1f} s; all needs {gigabytes(size)}.")
@@ -132,7 +133,7 @@ class Trainer:
         step, start = self._step, time.perf_counter()
         alone = jax.process_count() == 1
         found = self._job.evaluate(
-            self._carry,
+            self.carry,
             step,
             stop=lambda: bool(self._stop) and alone,  # Several processes stop together, later.
             show=lambda done, total: self._reporter.update("evaluating", done, total),
@@ -147,7 +148,7 @@ class Trainer:
         self.record.evaluations.append(line)
         self._reporter.say(f"Step {step:,}: {found.text}")
         if is_first():
-            found.draw(self.record.evaluations)
+            found.draw(self.record.evaluations, self._directory)
         self._save()
 
     def _show(self, speed: float) -> None:
@@ -158,7 +159,7 @@ class Trainer:
         self._reporter.update("training", self._step, total, figures)
 
     def _save(self) -> None:
-        start, items = time.perf_counter(), self._job.packed(self._carry)
+        start, items = time.perf_counter(), self._job.packed(self.carry)
         self._checkpoints.save(self._step, items, dataclasses.asdict(self.record))
         seconds = time.perf_counter() - start
         self._reporter.say(f"Saved {gigabytes(size_of(items))} in {seconds:.1f} s.")

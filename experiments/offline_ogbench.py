@@ -12,7 +12,7 @@ from experiments._data import Places, as_rows, load_data
 from experiments._offline_job import OfflineJob
 from experiments._options import Options, parse
 from experiments._reporter import Reporter
-from experiments._results import conclude
+from experiments._results import conclude, results
 from experiments._run_directory import RunDirectory, default_path
 from experiments._task import Task
 
@@ -22,7 +22,7 @@ def main(options: Options) -> None:
     out = options.out or default_path(
         options.dataset, options.objective_name, options.architecture_name
     )
-    directory = RunDirectory(out, resume=options.resume)
+    directory = RunDirectory(out, resume=options.resume, parts=options.parts(options.seed))
     try:
         _run(options, directory, mesh)
     finally:
@@ -40,9 +40,12 @@ def _run(options: Options, directory: RunDirectory, mesh: DeviceMesh) -> None:
         train, validation = load_data(options.dataset, places, reporter)
         task = _task(options, mesh, train, validation, evaluator)
         config |= {"spec": encode(task.spec), "dataset_digest": _digest(train)}
-        job = OfflineJob(task, mesh, evaluator, directory)
-        record, facts = launch.train(job, config, directory, reporter, aim=options.aim)
-        conclude(config, facts, record, directory)
+        jobs = {
+            name: OfflineJob(task, mesh, evaluator.reseeded(seed), seed=seed)
+            for name, seed in options.by_name(options.seed).items()
+        }
+        report = launch.Report(results, conclude)
+        launch.train(jobs, config, directory, reporter, report, aim=options.aim)
 
 
 def _task(
@@ -61,7 +64,6 @@ def _task(
         steps=options.steps,
         interval=options.evaluation_interval,
         batch_size=options.batch_size,
-        seed=options.seed,
         log_every=options.log_every,
     )
 
