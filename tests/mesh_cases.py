@@ -28,8 +28,6 @@ from crlx.envs.wrappers import training
 from crlx.testing import random_rows
 from objectives import DDPGBC, GCBC, Contrastive
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 NETWORKS = MLPNetworks(depth=5, width=8, dim=4, unroll=1)  # Stacks of 4 layers.
 ONE = DeviceMesh()
 CAPACITY = 37  # Of each of 16 environments; no other array is 16 * 37 long.
