@@ -17,8 +17,8 @@ class DeviceMesh(eqx.Module):
 
     Rows of minibatches, environments, replay memories and datasets are split over all `data *
     layers` devices. Parameters and the optimizer's state are whole on every device, but with
-    `layers` above 1 each of so many devices keeps its part of the layers, which are gathered where
-    they are used.
+    `layers` above 1 each of so many devices keeps its part of every layer, which is gathered when
+    the layer is used.
 
     **Arguments:**
 
@@ -26,7 +26,7 @@ class DeviceMesh(eqx.Module):
 
     ??? cite
         Rajbhandari et al., ZeRO: Memory Optimizations Toward Training Trillion Parameter Models
-        (SC 2020), for keeping parts of parameters and optimizer state; here along the layers.
+        (SC 2020), for keeping parts of parameters and optimizer state.
     """
 
     data: int = eqx.field(default=1, static=True)

@@ -21,14 +21,16 @@ def placement(tree: PyTree, layers: int) -> PyTree:
     """How a tree lies on a mesh of devices, by the types that it is made of: a `PartitionSpec` for
     every leaf.
 
-    - `Progress`: layers of stacked parameters, and of what the optimizer keeps for them, are split
-      over the axis `layers`; all else is whole on every device.
+    - `Progress`: each layer of stacked parameters, and of what the optimizer keeps for them, is
+      split over the axis `layers`, along its first axis that makes equal parts; all else is whole
+      on every device. (Were whole layers shared out instead, XLA would gather the stack before
+      the scan over it, and each device would need room for all of them at once.)
     - `Collected`: environments, their plans and their part of the replay memory are split over all
       devices.
     - `OfflineRows`: steps are split over all devices; their index is whole on every device.
     - Anything else is whole on every device.
 
-    Raises `ValueError` where `layers` does not divide a stack, or nothing is stacked.
+    Raises `ValueError` where `layers` divides no axis of a layer, or nothing is stacked.
     """
 
     def rule(node: Any) -> PyTree:
@@ -68,10 +70,11 @@ def _progress(progress: Progress[Any, Any], layers: int) -> PyTree:
 
 def _layered(tree: PyTree, layers: int) -> PyTree:
     def rule(x: Any, axis: int | None) -> PartitionSpec:
-        # An optimizer may keep less than an array of the parameters' shape.
-        if axis is None or not _is_shaped(x) or x.ndim <= axis or x.shape[axis] % layers:
+        if axis is None or not _is_shaped(x):
             return _WHOLE
-        return PartitionSpec(*[None] * axis, LAYERS)
+        within = (a for a in range(axis + 1, x.ndim) if x.shape[a] % layers == 0)
+        first = next(within, None)
+        return _WHOLE if first is None else PartitionSpec(*[None] * first, LAYERS)
 
     leaves, structure = jax.tree.flatten(tree)
     axes = _layer_axes((tree,), 0, None)
@@ -79,22 +82,25 @@ def _layered(tree: PyTree, layers: int) -> PyTree:
 
 
 def _check_layers(params: PyTree, layers: int) -> None:
+    """Refuses layers whose matrices cannot be split."""
     axes = _layer_axes((params,), 0, None)
     pairs = zip(jax.tree.leaves(params), axes, strict=True)
-    depths = {x.shape[axis] for x, axis in pairs if axis is not None and _is_shaped(x)}
-    if not depths:
+    shapes = [x.shape[a + 1 :] for x, a in pairs if a is not None and _is_shaped(x)]
+    matrices = [shape for shape in shapes if len(shape) > 1]
+    if not matrices:
         raise ValueError(
             f"Nothing of these networks is stacked that layers={layers} could split: use an "
             "architecture of stacked blocks, or data alone."
         )
-    for depth in depths:
-        if depth % layers:
-            low = depth // layers * layers
-            blocks = f"{low} or {low + layers}" if low else f"{layers}"
-            fewer = max(d for d in range(1, layers) if depth % d == 0)
+    for shape in matrices:
+        if all(size % layers for size in shape):
+            width = max(shape)
+            low = width // layers * layers
+            near = f"{low} or {low + layers}" if low else f"{layers}"
+            fewer = max(d for d in range(1, layers) if width % d == 0)
             raise ValueError(
-                f"A stack of {depth} blocks cannot be split over layers={layers}: use {blocks} "
-                f"blocks, or layers={fewer}."
+                f"Layers of width {width} cannot be split over layers={layers}: use a width of "
+                f"{near}, or layers={fewer}."
             )
 
 

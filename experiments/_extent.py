@@ -14,7 +14,7 @@ class Extent:
 
     mesh: Annotated[str | None, tyro.conf.arg(metavar="AXES")] = None
     """Train on all devices: data=8 shares out environments, replay and minibatches; data=4,layers=2
-    keeps the layers and the optimizer's state in two parts, too. By default the first device."""
+    keeps layers and their optimizer's state in two parts, too. By default the first device."""
     seeds: Annotated[int, tyro.conf.arg(metavar="N")] = 1
     """Runs with as many seeds, from --seed on, as one program on one device. Results are those of
     each seed, and mean and standard deviation."""

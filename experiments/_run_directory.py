@@ -165,7 +165,12 @@ def _ends_line(file: BinaryIO) -> bool:
 
 
 def default_path(dataset: str, objective: str, architecture: str) -> pathlib.Path:
-    """A folder of its own for every run of this machine."""
+    """A folder of its own for every run of this machine.
+
+    Raises `ValueError` where several processes train one run, which must agree on it.
+    """
+    if jax.process_count() > 1:
+        raise ValueError("Several processes train one run: name its folder with --out.")
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     return pathlib.Path("runs") / f"{dataset}_{objective}_{architecture}_{now}_{os.getpid()}"
 

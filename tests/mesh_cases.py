@@ -122,13 +122,13 @@ def test_every_device_has_its_environments(acted):
     assert data.moments.mean.sharding.is_fully_replicated
 
 
-def test_every_device_has_its_layers(fitted):
+def test_every_device_has_its_part_of_each_layer(fitted):
     progress = fitted[1].carry[0]
     trained = eqx.filter((progress.params, progress.opt_state), eqx.is_array)
     counts = {True: 0, False: 0}
     for leaf, (_, axes) in zip(jax.tree.leaves(trained), stacking(trained), strict=True):
         layer = axes > 0 and leaf.shape[axes - 1] == 4
-        assert shard(leaf, axes - 1) == 1 / 2 if layer else leaf.sharding.is_fully_replicated
+        assert shard(leaf, axes) == 1 / 2 if layer else leaf.sharding.is_fully_replicated
         counts[layer] += 1
     assert min(counts.values()) > 10
 

@@ -63,17 +63,20 @@ def test_layers_are_split_and_members_of_ensembles_are_not():
         leaves = jax.tree.leaves(tree), jax.tree.leaves(tree_specs), stacking(tree)
         for leaf, spec, (_, axes) in zip(*leaves, strict=True):
             if isinstance(leaf, jax.ShapeDtypeStruct):
-                kinds.add((leaf.shape[:axes], spec))
-        members = {(shape, PartitionSpec()) for shape in ((), (1,), (2,))}
-        layered = {(shape, PartitionSpec(None, "layers")) for shape in ((1, 4), (2, 4))}
-        assert kinds == members | layered | {((4,), PartitionSpec("layers"))}
+                kinds.add((leaf.shape[:axes], leaf.ndim > axes, spec))
+        whole, layers = PartitionSpec(), "layers"
+        members = {(shape, True, whole) for shape in ((), (1,), (2,))}
+        deep = {(shape, True, PartitionSpec(None, None, layers)) for shape in ((1, 4), (2, 4))}
+        assert kinds - {((), False, whole)} == members | deep | {
+            ((4,), True, PartitionSpec(None, layers))
+        }
 
 
 @pytest.mark.parametrize(
     ("depth", "layers", "message"),
     [
-        (5, 3, "stack of 4 blocks .* layers=3: use 3 or 6 blocks, or layers=2"),
-        (3, 4, "stack of 2 blocks .* layers=4: use 4 blocks, or layers=2"),
+        (5, 3, "width 4 .* layers=3: use a width of 3 or 6, or layers=2"),
+        (5, 8, "width 4 .* layers=8: use a width of 8, or layers=4"),
         (1, 2, "Nothing of these networks is stacked"),
     ],
 )
