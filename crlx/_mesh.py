@@ -17,8 +17,8 @@ class DeviceMesh(eqx.Module):
 
     Rows of minibatches, environments, replay memories and datasets are split over all `data *
     layers` devices. Parameters and the optimizer's state are whole on every device, but with
-    `layers` above 1 each of so many devices keeps its part of every layer, which is gathered when
-    the layer is used.
+    `layers` above 1 each of so many devices keeps its part of every layer. XLA moves what is needed
+    when the layer is used: activations, or parameters.
 
     **Arguments:**
 

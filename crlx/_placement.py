@@ -24,7 +24,7 @@ def placement(tree: PyTree, layers: int) -> PyTree:
     - `Progress`: each layer of stacked parameters, and of what the optimizer keeps for them, is
       split over the axis `layers`, along its first axis that makes equal parts; all else is whole
       on every device. (Were whole layers shared out instead, XLA would gather the stack before
-      the scan over it, and each device would need room for all of them at once.)
+      the scan over it, and every device would need room for all of them at once.)
     - `Collected`: environments, their plans and their part of the replay memory are split over all
       devices.
     - `OfflineRows`: steps are split over all devices; their index is whole on every device.
