@@ -12,6 +12,7 @@ from walk import Walk
 
 from architectures import MLPNetworks
 from crlx import (
+    Agent,
     Checkpoints,
     DeviceMesh,
     Learner,
@@ -25,7 +26,7 @@ from crlx import (
     stacking,
 )
 from crlx.envs.wrappers import training
-from crlx.testing import random_rows
+from crlx.testing import check_rows, check_source, random_rows
 from objectives import DDPGBC, GCBC, Contrastive
 
 NETWORKS = MLPNetworks(depth=5, width=8, dim=4, unroll=1)  # Stacks of 4 layers.
@@ -163,3 +164,13 @@ def test_rows_on_many_devices_are_the_same_rows(rows):
     # The second name of an array is no second copy of it.
     assert placed.rows.steps.achieved is placed.rows.steps.observation
     assert eqx.tree_equal(local(placed.take(index)), rows.take(index))
+
+
+@pytest.mark.thorough
+def test_rows_and_sources_on_many_devices_keep_their_contracts(rows):
+    mesh = DeviceMesh.parse("data=8")
+    placed = mesh.place(SplitRows(rows, mesh))
+    check_rows(placed, np.asarray(rows.drawable), key=jr.key(0))
+    inner = Online(training(Walk()), envs=16, capacity=CAPACITY, unroll=2, warm_up=4)
+    actor = NETWORKS.actor(Walk().spec.networks(), key=jr.key(0))
+    check_source(SplitSource(inner, mesh), Agent(actor), key=jr.key(1))

@@ -85,11 +85,15 @@ def test_layers_that_make_no_equal_parts_are_refused(depth, layers, message):
         DeviceMesh(layers=layers).described(progress(depth))
 
 
-def test_eight_devices():
+@pytest.mark.parametrize(
+    ("which", "count"),
+    [("not thorough", 8), pytest.param("thorough", 1, marks=pytest.mark.thorough)],
+)
+def test_eight_devices(which, count):
     """Runs `mesh_cases.py`, since the number of devices is fixed when JAX starts."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     lightly = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", which]
     done = subprocess.run(
         [*command, str(ROOT / "tests" / "mesh_cases.py")],
         cwd=ROOT,
@@ -99,4 +103,4 @@ def test_eight_devices():
         timeout=900,
     )
     assert done.returncode == 0, done.stdout[-4000:]
-    assert "8 passed" in done.stdout
+    assert f"{count} passed" in done.stdout
