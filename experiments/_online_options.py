@@ -97,7 +97,7 @@ class Names:
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Names, Extent):
+class Options(Extent, Names):
     """Online goal-conditioned RL: an agent that learns to reach goals by itself, in simulation."""
 
     objective: AbstractObjective = dataclasses.field(default_factory=obj.Contrastive)

@@ -59,7 +59,7 @@ class Names:
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Names, Extent):
+class Options(Extent, Names):
     """Offline goal-conditioned RL on OGBench: train, evaluate, and write everything to a folder."""
 
     objective: AbstractObjective = dataclasses.field(default_factory=obj.Contrastive)
