@@ -28,6 +28,10 @@ from ._hindsight import Geometric as Geometric
 from ._hindsight import Mixture as Mixture
 from ._hindsight import Uniform as Uniform
 from ._hindsight import Windowed as Windowed
+from ._hosts import anywhere as anywhere
+from ._hosts import is_first as is_first
+from ._hosts import join_hosts as join_hosts
+from ._hosts import wait_for_hosts as wait_for_hosts
 from ._joint import JointCritic as JointCritic
 from ._joint import JointNetwork as JointNetwork
 from ._joint import joint_critics as joint_critics
@@ -35,6 +39,8 @@ from ._joint import joint_network as joint_network
 from ._learner import Learner as Learner
 from ._learner import Progress as Progress
 from ._loop import epoch as epoch
+from ._mesh import DeviceMesh as DeviceMesh
+from ._mesh import local as local
 from ._misc import frozen as frozen
 from ._moments import Moments as Moments
 from ._networks import AbstractActor as AbstractActor
@@ -70,9 +76,13 @@ from ._replay import Replay as Replay
 from ._replay_rows import ReplayRows as ReplayRows
 from ._rows import AbstractRows as AbstractRows
 from ._rows import OfflineRows as OfflineRows
+from ._runs import run_axes as run_axes
+from ._runs import take_run as take_run
 from ._source import AbstractMeasured as AbstractMeasured
 from ._source import AbstractSource as AbstractSource
 from ._source import Offline as Offline
+from ._split import SplitRows as SplitRows
+from ._split import SplitSource as SplitSource
 from ._types import ActionSpace as ActionSpace
 from ._types import History as History
 from ._types import Metrics as Metrics

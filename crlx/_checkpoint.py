@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree, UInt32
 
 from ._config import JSON
+from ._hosts import is_first, wait_for_hosts
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +29,10 @@ class Restored(eqx.Module):
 class Checkpoints:
     """Numbered checkpoints in one directory, written by Orbax: atomic, the newest few kept.
 
-    Each holds named trees of arrays and a JSON note. A fingerprint of every array travels in the
-    note, so that damage is found even where the storage does not notice it.
+    Each holds named trees of arrays and a JSON note. Arrays that lie on several devices are written
+    in parts, by all processes, and may be read onto other devices, however many. A fingerprint of
+    every array travels in the note, so that damage is found even where the storage does not notice
+    it.
 
     **Arguments:**
 
@@ -66,7 +69,8 @@ class Checkpoints:
         **Arguments:**
 
         - `skeletons`: for each tree that is wanted, one of the same structure whose arrays may
-          be `jax.ShapeDtypeStruct`, as `equinox.filter_eval_shape` returns.
+          be `jax.ShapeDtypeStruct`, as `equinox.filter_eval_shape` returns. Each is read to where
+          its sharding says, or to the first device of this process if it has none.
 
         **Returns:** None if the directory holds no checkpoint.
 
@@ -108,11 +112,12 @@ class Checkpoints:
         own: they could not be read now, but nothing is thrown away."""
         aside = self.directory.with_name(f"{self.directory.name}-unreadable")
         for later in self.steps():
-            if later > step:
+            if later > step and is_first():
                 aside.mkdir(exist_ok=True)
                 target = aside / f"{later}-{time.time_ns()}"
                 os.replace(self.directory / str(later), target)
                 log.warning("It was moved to %s.", target)
+        wait_for_hosts("set aside")
         self._manager.reload()
 
     def wait(self) -> None:
@@ -159,14 +164,15 @@ def _unflatten(skeleton: PyTree, arrays: Mapping[str, Array]) -> PyTree:
 
 
 def _storable(skeleton: PyTree) -> PyTree:
-    """Shapes of what is on disk, to be placed on the first device, whatever wrote them."""
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    """Shapes of what is on disk, and where it is to be placed, whatever wrote it."""
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
     def leaf(x: Any) -> Any:
         if not _is_shaped(x):
             return x
+        where = x.sharding if isinstance(x.sharding, jax.sharding.NamedSharding) else device
         x = jax.eval_shape(jr.key_data, x) if _is_key(x) else x
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device)
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
 
     return jax.tree.map(leaf, skeleton)
 

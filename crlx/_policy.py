@@ -98,6 +98,11 @@ def load_run(run_dir: str | pathlib.Path) -> StoredRun:
         raise ValueError(
             f"{run_dir} holds no run: {error}. Give the directory that was passed as --out."
         ) from error
+    if isinstance(config, dict) and config.get("seeds", 1) > 1:
+        raise ValueError(
+            f"{run_dir} holds runs with {config['seeds']} seeds: give the folder of one of them, "
+            f"such as {run_dir / 'seed-{}'.format(config['seed'])}."
+        )
     parts = ("objective", "architecture", "spec")
     described = isinstance(config, dict) and set(parts) <= config.keys()
     objective, architecture, spec = (decode(config[n]) if described else None for n in parts)

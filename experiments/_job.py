@@ -4,9 +4,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree, UInt32
 
-from crlx import JSON
+from crlx import JSON, DeviceMesh
+
+from ._run_directory import RunDirectory
+
+Seed = int | UInt32[Array, ""]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,15 +23,15 @@ class Found:
     - `scores`: further numbers that the run's record keeps.
     - `figures`: everything else that is logged.
     - `text`: the same for people.
-    - `draw`: makes the pictures, given all evaluations of the run.
+    - `draw`: makes the pictures, given all evaluations of the run and its directory.
     """
 
     overall_success: float
     tasks: dict[str, float]
-    scores: Mapping[str, float]
+    scores: Mapping[str, JSON]
     figures: Mapping[str, JSON]
     text: str
-    draw: Callable[[list[dict[str, Any]]], None]
+    draw: Callable[[list[dict[str, Any]], RunDirectory], None]
 
 
 class AbstractJob(abc.ABC):
@@ -36,14 +40,18 @@ class AbstractJob(abc.ABC):
     **Arguments:**
 
     - `rounds`, `interval`: in all, and between evaluations, the last of which comes at the end.
+    - `mesh`: the devices that it is trained on.
+    - `seed`: of everything random.
     """
 
+    seed: int
     rounds: int
     interval: int
+    mesh: DeviceMesh
 
     @abc.abstractmethod
-    def init(self) -> PyTree:
-        """All that training changes, at the start. Pure, and may be traced."""
+    def init(self, seed: Seed) -> PyTree:
+        """All that training changes, at the start of a run with this seed. Pure."""
 
     @abc.abstractmethod
     def trained(self, carry: PyTree) -> PyTree:

@@ -1,3 +1,4 @@
+import math
 import os
 from typing import Any
 
@@ -7,8 +8,20 @@ from jaxtyping import PyTree
 
 def size_of(tree: PyTree) -> int:
     """Bytes of all arrays of a tree, of which only the shapes may be known."""
-    shaped = (x for x in jax.tree.leaves(tree) if isinstance(x, jax.Array | jax.ShapeDtypeStruct))
-    return sum(x.size * x.dtype.itemsize for x in shaped)
+    return sum(x.size * x.dtype.itemsize for x in _shaped(tree))
+
+
+def size_on_device(tree: PyTree) -> int:
+    """Bytes that one device holds of them, where it is known how they are split."""
+
+    def shape(x: Any) -> tuple[int, ...]:
+        return x.shape if x.sharding is None else x.sharding.shard_shape(x.shape)
+
+    return sum(math.prod(shape(x)) * x.dtype.itemsize for x in _shaped(tree))
+
+
+def _shaped(tree: PyTree) -> list[Any]:
+    return [x for x in jax.tree.leaves(tree) if isinstance(x, jax.Array | jax.ShapeDtypeStruct)]
 
 
 def program_size(compiled: Any) -> int:
@@ -35,8 +48,9 @@ def check_fits(size: int, what: str) -> None:
 
 
 def _room() -> int:
-    """Bytes of the first device's memory, or of the machine's where it has none of its own."""
-    stats: Any = jax.devices()[0].memory_stats()
+    """Bytes of the first device's memory, or its share of the machine's where it has none of its
+    own."""
+    stats: Any = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // jax.local_device_count()

@@ -1,3 +1,4 @@
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -7,10 +8,10 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from crlx import Progress, best_actions, epoch
+from crlx import DeviceMesh, Progress, best_actions, epoch, local
 from crlx.envs.ogbench import Evaluation, EvaluationStopped, Evaluator
 
-from ._job import AbstractJob, Found
+from ._job import AbstractJob, Found, Seed
 from ._plots import plot_curve, plot_trajectories
 from ._run_directory import RunDirectory
 from ._snapshot import packed, unpacked
@@ -25,16 +26,18 @@ class OfflineJob(AbstractJob):
     **Arguments:**
 
     - `task`: what is trained on what.
+    - `mesh`: the devices to train on, which the data of the task already lie on.
     - `evaluator`: of the dataset's environment.
-    - `directory`: where pictures are drawn to.
+    - `seed`: of networks and minibatches.
     """
 
-    def __init__(self, task: Task, evaluator: Evaluator, directory: RunDirectory):
-        self._task, self._evaluator, self._directory = task, evaluator, directory
+    def __init__(self, task: Task, mesh: DeviceMesh, evaluator: Evaluator, *, seed: int):
+        self._task, self._evaluator = task, evaluator
+        self.mesh, self.seed = mesh, seed
         self.rounds, self.interval = task.steps, task.interval
 
-    def init(self) -> Carry:
-        return self._task.init()
+    def init(self, seed: Seed) -> Carry:
+        return self._task.init(seed)
 
     def trained(self, carry: Carry) -> Any:
         return carry[0].params
@@ -84,6 +87,7 @@ class OfflineJob(AbstractJob):
         stop: Callable[[], bool],
         show: Callable[[int, int], None],
     ) -> Found | None:
+        carry = local(carry)
         progress = carry[0]
         actor = self._task.learner.objective.policy(progress.params, progress.state)
 
@@ -101,7 +105,7 @@ class OfflineJob(AbstractJob):
             {},
             self._held_out(carry),
             f"success {found.overall_success:.1%} ({scores})",
-            lambda evaluations: self._draw(found, evaluations),
+            functools.partial(self._draw, found),
         )
 
     def _held_out(self, carry: Carry) -> dict[str, float]:
@@ -110,9 +114,11 @@ class OfflineJob(AbstractJob):
         measured = _measure(task.learner, progress, task.validation, task.batch_size, measure_key)
         return {f"validation/{name}": float(value) for name, value in measured.items()}
 
-    def _draw(self, found: Evaluation, evaluations: list[dict[str, Any]]) -> None:
-        path = self._directory.path
-        plot_curve(self._directory.lines(), evaluations, path / "curve.png")
+    def _draw(
+        self, found: Evaluation, evaluations: list[dict[str, Any]], directory: RunDirectory
+    ) -> None:
+        path = directory.path
+        plot_curve(directory.lines(), evaluations, path / "curve.png")
         if self._evaluator.maze is not None:
             plot_trajectories(self._evaluator.maze, found, path / "trajectories.png")
 

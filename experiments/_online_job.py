@@ -2,15 +2,16 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+import equinox as eqx
 import jax.random as jr
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from crlx import BatchEnv, Collected, Online, Progress, epoch
+from crlx import BatchEnv, Collected, DeviceMesh, Online, Progress, SplitSource, epoch, local
 from crlx.envs.tasks import GoalEnv, far_goals, make
 from crlx.envs.wrappers import TaskEvaluator, training
 
-from ._job import AbstractJob, Found
+from ._job import AbstractJob, Found, Seed
 from ._online_options import Options
 from ._online_pictures import Pictures
 from ._snapshot import packed, unpacked
@@ -26,14 +27,16 @@ class OnlineJob(AbstractJob):
     **Arguments:**
 
     - `options`: the run.
+    - `mesh`: the devices to train on.
     - `env`: its task.
     - `pictures`: draws what evaluations find.
     """
 
-    def __init__(self, options: Options, env: GoalEnv, pictures: Pictures):
+    def __init__(self, options: Options, mesh: DeviceMesh, env: GoalEnv, pictures: Pictures):
         self._options, self._env, self._pictures = options, env, pictures
+        self.mesh, self.seed = mesh, options.seed
         self.rounds, self.interval = options.rounds, options.interval
-        self._source = Online(
+        source = Online(
             cast(BatchEnv, training(env, repeat_first=options.repeat_first)),
             envs=options.num_envs,
             capacity=options.replay,
@@ -43,6 +46,7 @@ class OnlineJob(AbstractJob):
             chunk=options.action_chunk,
             outcomes=options.outcomes,
         )
+        self._source = SplitSource(source, mesh)
         self._watch = Stopwatch()
         far = far_goals(options.env)
         others = [] if far is None else [make(far, episode_length=options.episode_length)]
@@ -53,8 +57,8 @@ class OnlineJob(AbstractJob):
             chunk=options.action_chunk,
         )
 
-    def init(self) -> Carry:
-        nkey, dkey, key = jr.split(jr.key(self._options.seed), 3)
+    def init(self, seed: Seed) -> Carry:
+        nkey, dkey, key = jr.split(jr.key(seed), 3)
         learner, spec = self._options.learner, self._env.spec.networks()
         progress = learner.init(self._options.architecture, spec, key=nkey)
         return progress, self._source.init(key=dkey), key
@@ -72,7 +76,8 @@ class OnlineJob(AbstractJob):
         if self._options.checkpoint_replay:
             return progress, items["data"], key
         # Other starts than those of the run's beginning.
-        return progress, self._source.init(key=jr.fold_in(key, progress.step)), key
+        data = eqx.filter_jit(self._source.init)(key=jr.fold_in(key, progress.step))
+        return progress, data, key
 
     def rounds_done(self, carry: Carry) -> int:
         return int(carry[0].step) // self._options.updates
@@ -86,7 +91,9 @@ class OnlineJob(AbstractJob):
 
     @property
     def kept(self) -> Any:
-        return self._options.learner, Timed(self._source, self._watch)
+        # Marks in a program have no order on several devices or under `jax.vmap`.
+        alone = self.mesh.size == self._options.seeds == 1
+        return self._options.learner, Timed(self._source, self._watch) if alone else self._source
 
     def advance(self, kept: Any, carry: Carry, rounds: int) -> tuple[Carry, Any]:
         (learner, source), (progress, data, key) = kept, carry
@@ -105,11 +112,12 @@ class OnlineJob(AbstractJob):
     def speeds(self, before: int, rounds: int, seconds: float) -> dict[str, float]:
         steps = self.step(before + rounds) - self.step(before)
         shares = {f"time/{part}": took / seconds for part, took in self._watch.read().items()}
+        if shares:
+            shares["time/updates"] = 1 - sum(shares.values())
         return {
             "updates_per_second": rounds * self._options.updates / seconds,
             "env_steps_per_second": steps / seconds,
             **shares,
-            "time/updates": 1 - sum(shares.values()),
         }
 
     def evaluate(
@@ -122,6 +130,7 @@ class OnlineJob(AbstractJob):
     ) -> Found | None:
         del stop, show  # It is one call that takes seconds.
         progress, _, key = carry
+        progress, key = local((progress, key))
         actor = self._options.learner.agent(progress).actor
         found = self._evaluator(actor, key=jr.fold_in(key, progress.step))
         tasks = {

@@ -26,6 +26,7 @@ from crlx.testing import random_rows
 
 from . import _command_line
 from ._composition import build_architecture, check_flags
+from ._extent import Extent
 from ._online_objectives import ONLINE, REWARDED, OnlineParts, behaviour
 from ._parts import ARCHITECTURES, CONTRASTS, ENERGIES, choose, listed
 
@@ -96,7 +97,7 @@ class Names:
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Names):
+class Options(Extent, Names):
     """Online goal-conditioned RL: an agent that learns to reach goals by itself, in simulation."""
 
     objective: AbstractObjective = dataclasses.field(default_factory=obj.Contrastive)

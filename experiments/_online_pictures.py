@@ -28,18 +28,21 @@ class Pictures:
     **Arguments:**
 
     - `env`: the task.
-    - `directory`: the run's.
     """
 
-    def __init__(self, env: GoalEnv, directory: RunDirectory):
-        self._env, self._directory = env, directory
+    def __init__(self, env: GoalEnv):
+        self._env = env
 
     def draw(
-        self, found: TaskEvaluation, step: int, evaluations: Sequence[Mapping[str, Any]]
+        self,
+        found: TaskEvaluation,
+        step: int,
+        evaluations: Sequence[Mapping[str, Any]],
+        directory: RunDirectory,
     ) -> None:
         """After an evaluation, of which `evaluations` has all lines until now."""
-        path = self._directory.path
-        plot_online_curve(self._directory.lines(), evaluations, path / "curve.png")
+        path = directory.path
+        plot_online_curve(directory.lines(), evaluations, path / "curve.png")
         name = self._env.spec.name
         title = f"{name} after {step:,} environment steps"
         task = self._env.task

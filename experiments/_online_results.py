@@ -12,18 +12,14 @@ from ._snapshot import Record
 _LAST = 5  # Evaluations that the paper's scores are the means of.
 
 
-def conclude(
-    config: Mapping[str, JSON],
-    facts: Mapping[str, JSON],
-    record: Record,
-    steps: int,
-    directory: RunDirectory,
-) -> None:
-    """Writes `results.json` and prints the scores: means of the last five evaluations, as in the
-    paper, for each set of goals."""
+def results(
+    config: Mapping[str, JSON], facts: Mapping[str, JSON], record: Record, steps: int
+) -> dict[str, JSON]:
+    """What `results.json` holds. Scores are means of the last five evaluations, as in the paper,
+    for each set of goals."""
     last = record.evaluations[-_LAST:]
     measures = {name for name in last[-1] if "/" in name}
-    results: dict[str, JSON] = {
+    return {
         "config": dict(config),
         **facts,
         "compile_seconds": record.compile_seconds,
@@ -33,11 +29,17 @@ def conclude(
         "scores": {name: sum(e[name] for e in last) / len(last) for name in sorted(measures)},
         "overall_success": sum(e["overall_success"] for e in last) / len(last),
     }
-    write_json(directory.path / "results.json", results)
+
+
+def conclude(found: Mapping[str, Any], directory: RunDirectory) -> None:
+    """Writes `results.json` and prints the scores."""
+    write_json(directory.path / "results.json", dict(found))
+    last = found["evaluations"][-_LAST:]
     console = Console()
-    console.print(_table(results["scores"], list(last[-1]["tasks"])))
+    console.print(_table(found["scores"], list(last[-1]["tasks"])))
+    episodes = found["config"]["eval_episodes"]
     console.print(
-        f"Means of the last {len(last)} evaluations, each of {config['eval_episodes']} episodes "
+        f"Means of the last {len(last)} evaluations, each of {episodes} episodes "
         f"with each set of goals.\nEverything is in {directory.path}",
         soft_wrap=True,
         highlight=False,

@@ -24,6 +24,7 @@ from crlx.testing import random_rows
 from . import _command_line
 from . import _settings as settings
 from ._composition import build_architecture, check_flags
+from ._extent import Extent
 from ._objectives import OBJECTIVES, Entry, Parts
 from ._parts import ACTORS, ARCHITECTURES, CONTRASTS, ENERGIES, choose, listed
 
@@ -58,7 +59,7 @@ class Names:
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Names):
+class Options(Extent, Names):
     """Offline goal-conditioned RL on OGBench: train, evaluate, and write everything to a folder."""
 
     objective: AbstractObjective = dataclasses.field(default_factory=obj.Contrastive)

@@ -11,6 +11,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from crlx import is_first
+
 
 class Reporter:
     """A progress bar with live figures; plain lines where there is no terminal.
@@ -18,10 +20,12 @@ class Reporter:
     **Arguments:**
 
     - `seconds`: at least so long between two plain lines of one activity.
+
+    Of several processes that train one run, the first speaks.
     """
 
     def __init__(self, seconds: float = 10.0):
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = Console(highlight=False, soft_wrap=True, quiet=not is_first())
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

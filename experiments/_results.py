@@ -9,30 +9,34 @@ from crlx import JSON
 from ._run_directory import RunDirectory, write_json
 from ._snapshot import Record
 
+_LAST = 3  # Evaluations that scores are the means of.
 
-def conclude(
-    config: Mapping[str, JSON], facts: Mapping[str, JSON], record: Record, directory: RunDirectory
-) -> None:
-    """Writes `results.json` and prints the scores.
 
-    `overall_success` is the mean of the last three evaluations, as OGBench reports it.
-    """
-    evaluations = record.evaluations
-    last = [e["overall_success"] for e in evaluations[-3:]]
-    overall = sum(last) / len(last)
-    results: dict[str, JSON] = {
+def results(
+    config: Mapping[str, JSON], facts: Mapping[str, JSON], record: Record
+) -> dict[str, JSON]:
+    """What `results.json` holds. `overall_success` is the mean of the last three evaluations, as
+    OGBench reports it."""
+    last = [e["overall_success"] for e in record.evaluations[-_LAST:]]
+    return {
         "config": dict(config),
         **facts,
         "compile_seconds": record.compile_seconds,
         "updates_per_second": record.updates / record.seconds,
-        "evaluations": list(evaluations),
-        "overall_success": overall,
+        "evaluations": list(record.evaluations),
+        "overall_success": sum(last) / len(last),
     }
-    write_json(directory.path / "results.json", results)
+
+
+def conclude(found: Mapping[str, Any], directory: RunDirectory) -> None:
+    """Writes `results.json` and prints the scores."""
+    write_json(directory.path / "results.json", dict(found))
+    config, evaluations = found["config"], found["evaluations"]
     console = Console()
     console.print(_table(evaluations, f"Success on {config['dataset']}"))
     console.print(
-        f"Overall success {overall:.1%}: the mean of the last {len(last)} evaluations, each the "
+        f"Overall success {found['overall_success']:.1%}: the mean of the last "
+        f"{len(evaluations[-_LAST:])} evaluations, each the "
         f"mean of {len(evaluations[-1]['tasks'])} tasks with {config['episodes']} episodes.\n"
         f"Everything is in {directory.path}",
         soft_wrap=True,

@@ -12,12 +12,12 @@ from typing import Any, BinaryIO
 
 import jax
 
-from crlx import JSON, encode, replacing
+from crlx import JSON, encode, is_first, replacing
 
 _PACKAGES = ("crlx", "jax", "jaxlib", "equinox", "optax", "numpy", "ogbench", "mujoco")
 # These say where things are and how parts were named, not what is computed.
 _FREE = {
-    *("out", "resume", "aim", "dataset_dir", "dataset_path", "data_dir"),
+    *("out", "resume", "aim", "mesh", "dataset_dir", "dataset_path", "data_dir"),
     *("objective_name", "architecture_name", "contrast", "actor", "energy", "depth", "width"),
 }
 
@@ -30,14 +30,28 @@ class RunDirectory:
 
     - `path`: the folder; made if missing, and locked until this process ends or closes it.
     - `resume`: whether to continue the run that it holds.
+    - `parts`: runs that are trained together, each with a folder of its own in this one: its name,
+      and the settings that are its own.
+
+    Of several processes that train one run, the first writes, and the others keep still.
 
     Raises `ValueError` if the folder holds another run, or none to resume, or cannot be written.
     """
 
-    def __init__(self, path: pathlib.Path, *, resume: bool):
+    def __init__(
+        self,
+        path: pathlib.Path,
+        *,
+        resume: bool,
+        parts: Mapping[str, Mapping[str, JSON]] | None = None,
+    ):
         self.path = path
         self.checkpoints = path / "checkpoints"
         self._config = path / "config.json"
+        self.parts: dict[str, RunDirectory] = {}
+        self._own = parts or {}
+        if not is_first():
+            return
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = (path / ".lock").open("a")
@@ -47,6 +61,9 @@ class RunDirectory:
         if problem is not None:
             self.close()
             raise ValueError(problem)
+        for name in self._own:
+            begun = (path / name / "config.json").exists()
+            self.parts[name] = RunDirectory(path / name, resume=begun)
 
     def _problem(self, resume: bool) -> str | None:
         try:
@@ -65,7 +82,10 @@ class RunDirectory:
 
     def close(self) -> None:
         """Lets other processes write to the folder."""
-        self._lock.close()
+        for part in self.parts.values():
+            part.close()
+        if is_first():
+            self._lock.close()
 
     def check(self, config: Mapping[str, JSON]) -> None:
         """Refuses settings that differ from those of the run being resumed."""
@@ -82,12 +102,28 @@ class RunDirectory:
 
     def claim(self, config: Mapping[str, JSON]) -> None:
         """Writes the configuration down, or checks that the run being resumed has the same."""
+        if not is_first():
+            return
         self.check(config)
+        for name, part in self.parts.items():
+            part.claim(self.own_config(config, name))
         if not self._config.exists():
             write_json(self._config, dict(config))
 
+    def own_config(self, config: Mapping[str, JSON], part: str) -> dict[str, JSON]:
+        """The configuration of one of the runs that are trained together."""
+        return {**config, **self._own[part]}
+
     def log(self, line: Mapping[str, JSON]) -> None:
-        """Appends one line to `metrics.jsonl` and hands it to the system at once."""
+        """Appends one line to `metrics.jsonl` and hands it to the system at once. What is named
+        `part/…`, or stands under the name of a part, goes there instead."""
+        if not is_first():
+            return
+        for name, part in self.parts.items():
+            own, line = _divided(line, name)
+            if "config" in line:
+                own |= {**line, "config": self.own_config(line["config"], name)}
+            part.log(own)
         text = json.dumps({"time": round(time.time(), 3), **line}) + "\n"
         with (self.path / "metrics.jsonl").open("ab+") as file:
             # A killed run may have left half a line, which must not swallow this one.
@@ -98,6 +134,14 @@ class RunDirectory:
     def lines(self) -> list[dict[str, JSON]]:
         """The lines of `metrics.jsonl`, oldest first."""
         return read_lines(self.path)
+
+
+def _divided(line: Mapping[str, Any], part: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What of a line belongs to a part, and what remains."""
+    shared = {k: v for k, v in line.items() if k in ("step", "event", "evaluation_seconds")}
+    prefixed = {k.removeprefix(f"{part}/"): v for k, v in line.items() if k.startswith(f"{part}/")}
+    rest = {k: v for k, v in line.items() if k != part and not k.startswith(f"{part}/")}
+    return {**shared, **line.get(part, {}), **prefixed}, rest
 
 
 def read_lines(run: pathlib.Path) -> list[dict[str, JSON]]:
@@ -121,7 +165,12 @@ def _ends_line(file: BinaryIO) -> bool:
 
 
 def default_path(dataset: str, objective: str, architecture: str) -> pathlib.Path:
-    """A folder of its own for every run of this machine."""
+    """A folder of its own for every run of this machine.
+
+    Raises `ValueError` where several processes train one run, which must agree on it.
+    """
+    if jax.process_count() > 1:
+        raise ValueError("Several processes train one run: name its folder with --out.")
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     return pathlib.Path("runs") / f"{dataset}_{objective}_{architecture}_{now}_{os.getpid()}"
 

@@ -8,6 +8,8 @@ from jaxtyping import PRNGKeyArray
 
 from crlx import AbstractArchitecture, AbstractRows, AbstractSource, Learner, Progress, Spec
 
+from ._job import Seed
+
 
 class Task(eqx.Module):
     """What is trained on what.
@@ -27,16 +29,15 @@ class Task(eqx.Module):
     steps: int
     interval: int
     batch_size: int
-    seed: int
     log_every: int | None = None
 
-    def init(self) -> tuple[Progress[Any, Any], PRNGKeyArray]:
-        """The start of the run, and the key of everything random in it."""
-        return start(self.learner, self.architecture, self.spec, self.seed)
+    def init(self, seed: Seed) -> tuple[Progress[Any, Any], PRNGKeyArray]:
+        """The start of the run with a seed, and the key of everything random in it."""
+        return start(self.learner, self.architecture, self.spec, seed)
 
 
 def start(
-    learner: Learner[Any, Any, Any], architecture: AbstractArchitecture, spec: Spec, seed: int
+    learner: Learner[Any, Any, Any], architecture: AbstractArchitecture, spec: Spec, seed: Seed
 ) -> tuple[Progress[Any, Any], PRNGKeyArray]:
     """The start of a run, and the key of everything random in it."""
     nkey, rkey = jr.split(jr.key(seed))

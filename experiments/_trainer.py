@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import signal
 import time
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -8,12 +9,12 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from crlx import JSON, Checkpoints
+from crlx import JSON, Checkpoints, anywhere, is_first
 
 from ._compile import compile_ahead
 from ._divergence import Diverged, find_divergence
 from ._job import AbstractJob
-from ._memory import check_fits, gigabytes, program_size, size_of
+from ._memory import check_fits, gigabytes, program_size, size_of, size_on_device
 from ._reporter import Reporter
 from ._run_directory import RunDirectory
 from ._snapshot import Record
@@ -28,8 +29,8 @@ class Trainer:
 
     def __init__(self, job: AbstractJob, directory: RunDirectory, reporter: Reporter):
         self._job, self._directory, self._reporter = job, directory, reporter
-        self._skeleton: Any = eqx.filter_eval_shape(job.init)
-        check_fits(size_of(self._skeleton), "Parameters and data")
+        self._skeleton: Any = job.mesh.described(eqx.filter_eval_shape(job.init, job.seed))
+        check_fits(size_on_device(self._skeleton), "Parameters and data")
         self._most = job.rounds_per_call(count_parameters(job.trained(self._skeleton)))
         self._compiled: dict[int, Callable[[Any, Any], Any]] = {}
         self._stop = StopRequest()
@@ -46,17 +47,21 @@ class Trainer:
         self._saved_at = time.monotonic()
         try:
             with self._stop:
-                self._carry = self._restore()
-                if self._carry is None:
-                    self._carry = eqx.filter_jit(self._job.init)()
+                self.carry = self._restore()
+                if self.carry is None:
+                    self.carry = self._start()
                 while self._rounds < self._job.rounds or not self._evaluated:
                     self._turn()
         finally:
             self._checkpoints.close()
 
+    def _start(self) -> Any:
+        job = self._job
+        return eqx.filter_jit(lambda: job.mesh.constrain(job.init(job.seed)))()
+
     @property
     def _rounds(self) -> int:
-        return self._job.rounds_done(self._carry)
+        return self._job.rounds_done(self.carry)
 
     @property
     def _step(self) -> int:
@@ -69,13 +74,13 @@ class Trainer:
         return not due or any(e["step"] == self._step for e in self.record.evaluations)
 
     def _turn(self) -> None:
-        if self._stop:
+        if anywhere(bool(self._stop)):
             self._leave()
         elif not self._evaluated:
             self._evaluate()
         else:
             self._advance()
-            if time.monotonic() - self._saved_at > _SECONDS_BETWEEN_SAVES:
+            if anywhere(time.monotonic() - self._saved_at > _SECONDS_BETWEEN_SAVES):
                 self._save()
 
     def _advance(self) -> None:
@@ -84,7 +89,7 @@ class Trainer:
         rounds = min(self._most, left)
         step = self._compile(rounds)
         start = time.perf_counter()
-        self._carry, metrics = step(job.kept, self._carry)
+        self.carry, metrics = step(job.kept, self.carry)
         metrics = job.curves(jax.device_get(metrics))
         seconds = time.perf_counter() - start
         updates = len(metrics["total/loss"])
@@ -105,12 +110,13 @@ class Trainer:
     def _compile(self, rounds: int) -> Callable[[Any, Any], Any]:
         if rounds not in self._compiled:
             self._reporter.say("Compiling ...")
-            advance = self._job.advance
+            job = self._job
 
             def several(kept: Any, carry: Any) -> Any:
-                return advance(kept, carry, rounds)
+                carry, metrics = job.advance(kept, carry, rounds)
+                return job.mesh.constrain(carry), job.mesh.whole(metrics)
 
-            step, seconds = compile_ahead(several, self._job.kept, self._carry)
+            step, seconds = compile_ahead(several, self._job.kept, self.carry)
             size = program_size(step)
             check_fits(size, "What is trained, its data and the work space")
             self._reporter.say(f"Compiled in {seconds:.1f} s; all needs {gigabytes(size)}.")
@@ -125,10 +131,11 @@ class Trainer:
 
     def _evaluate(self) -> None:
         step, start = self._step, time.perf_counter()
+        alone = jax.process_count() == 1
         found = self._job.evaluate(
-            self._carry,
+            self.carry,
             step,
-            stop=lambda: bool(self._stop),
+            stop=lambda: bool(self._stop) and alone,  # Several processes stop together, later.
             show=lambda done, total: self._reporter.update("evaluating", done, total),
         )
         if found is None:
@@ -140,7 +147,8 @@ class Trainer:
         self._directory.log({**line, **found.figures, **seconds, "event": "evaluation"})
         self.record.evaluations.append(line)
         self._reporter.say(f"Step {step:,}: {found.text}")
-        found.draw(self.record.evaluations)
+        if is_first():
+            found.draw(self.record.evaluations, self._directory)
         self._save()
 
     def _show(self, speed: float) -> None:
@@ -151,7 +159,7 @@ class Trainer:
         self._reporter.update("training", self._step, total, figures)
 
     def _save(self) -> None:
-        start, items = time.perf_counter(), self._job.packed(self._carry)
+        start, items = time.perf_counter(), self._job.packed(self.carry)
         self._checkpoints.save(self._step, items, dataclasses.asdict(self.record))
         seconds = time.perf_counter() - start
         self._reporter.say(f"Saved {gigabytes(size_of(items))} in {seconds:.1f} s.")
@@ -169,9 +177,8 @@ class Trainer:
     def _leave(self) -> NoReturn:
         self._save()
         self._checkpoints.wait()
-        assert self._stop.signal is not None
         raise Stopped(
-            self._stop.signal,
+            self._stop.signal or signal.SIGTERM,  # Another process got it.
             f"Stopped at step {self._step:,}; everything is saved. Continue with "
             f"--resume --out {self._directory.path}",
         )

@@ -5,30 +5,31 @@ import hashlib
 
 import numpy as np
 
-from crlx import Offline, Spec, encode, standardization
+from crlx import DeviceMesh, Offline, Spec, SplitRows, encode, standardization
 from crlx.envs.ogbench import Dataset, Evaluator, environment_name
 from experiments import _launch as launch
 from experiments._data import Places, as_rows, load_data
 from experiments._offline_job import OfflineJob
 from experiments._options import Options, parse
 from experiments._reporter import Reporter
-from experiments._results import conclude
+from experiments._results import conclude, results
 from experiments._run_directory import RunDirectory, default_path
 from experiments._task import Task
 
 
 def main(options: Options) -> None:
+    mesh = options.devices({"--batch-size": options.batch_size})
     out = options.out or default_path(
         options.dataset, options.objective_name, options.architecture_name
     )
-    directory = RunDirectory(out, resume=options.resume)
+    directory = RunDirectory(out, resume=options.resume, parts=options.parts(options.seed))
     try:
-        _run(options, directory)
+        _run(options, directory, mesh)
     finally:
         directory.close()
 
 
-def _run(options: Options, directory: RunDirectory) -> None:
+def _run(options: Options, directory: RunDirectory, mesh: DeviceMesh) -> None:
     config = options.config
     directory.check(config)
     with Reporter() as reporter:
@@ -37,14 +38,19 @@ def _run(options: Options, directory: RunDirectory) -> None:
         )
         places = Places(options.data_dir, options.dataset_dir, options.dataset_path)
         train, validation = load_data(options.dataset, places, reporter)
-        task = _task(options, train, validation, evaluator)
+        task = _task(options, mesh, train, validation, evaluator)
         config |= {"spec": encode(task.spec), "dataset_digest": _digest(train)}
-        job = OfflineJob(task, evaluator, directory)
-        record, facts = launch.train(job, config, directory, reporter, aim=options.aim)
-        conclude(config, facts, record, directory)
+        jobs = {
+            name: OfflineJob(task, mesh, evaluator.reseeded(seed), seed=seed)
+            for name, seed in options.by_name(options.seed).items()
+        }
+        report = launch.Report(results, conclude)
+        launch.train(jobs, config, directory, reporter, report, aim=options.aim)
 
 
-def _task(options: Options, train: Dataset, validation: Dataset, evaluator: Evaluator) -> Task:
+def _task(
+    options: Options, mesh: DeviceMesh, train: Dataset, validation: Dataset, evaluator: Evaluator
+) -> Task:
     units = standardization(train.observations) if options.normalize else None
     spec = Spec(evaluator.observation_size, evaluator.action_size, evaluator.goal_size)
     if units is not None:
@@ -53,12 +59,11 @@ def _task(options: Options, train: Dataset, validation: Dataset, evaluator: Eval
         learner=options.learner,
         architecture=options.architecture,
         spec=spec,
-        source=Offline(as_rows(train)),
+        source=Offline(mesh.place(SplitRows(as_rows(train), mesh))),
         validation=as_rows(validation),
         steps=options.steps,
         interval=options.evaluation_interval,
         batch_size=options.batch_size,
-        seed=options.seed,
         log_every=options.log_every,
     )
 

@@ -1,25 +1,36 @@
 """Online goal-conditioned RL in simulation: `python experiments/online_crl.py --help`."""
 
-from crlx import encode
-from experiments._launch import command, train
+import functools
+
+from crlx import DeviceMesh, encode
+from experiments._launch import Report, command, train
 from experiments._online_job import OnlineJob
 from experiments._online_options import Options, parse
 from experiments._online_pictures import Pictures
-from experiments._online_results import conclude
+from experiments._online_results import conclude, results
 from experiments._reporter import Reporter
 from experiments._run_directory import RunDirectory, default_path
 
 
 def main(options: Options) -> None:
+    if options.seeds > 1 and not options.checkpoint_replay:
+        raise ValueError(
+            "--seeds resumes from whole checkpoints: leave --no-checkpoint-replay out."
+        )
+    mesh = options.devices({"--num-envs": options.num_envs, "--batch-size": options.batch_size})
     names = options.env, options.objective_name, options.architecture_name
-    directory = RunDirectory(options.out or default_path(*names), resume=options.resume)
+    directory = RunDirectory(
+        options.out or default_path(*names),
+        resume=options.resume,
+        parts=options.parts(options.seed),
+    )
     try:
-        _run(options, directory)
+        _run(options, directory, mesh)
     finally:
         directory.close()
 
 
-def _run(options: Options, directory: RunDirectory) -> None:
+def _run(options: Options, directory: RunDirectory, mesh: DeviceMesh) -> None:
     env = options.task()
     config = options.config | {"spec": encode(env.spec.networks())}
     directory.check(config)
@@ -30,9 +41,10 @@ def _run(options: Options, directory: RunDirectory) -> None:
                 f"Checkpoints of this run hold no replay: {again:,} steps are gathered anew, which "
                 "are not counted, and it will not end as an uninterrupted one would."
             )
-        job = OnlineJob(options, env, Pictures(env, directory))
-        record, facts = train(job, config, directory, reporter, aim=options.aim)
-        conclude(config, facts, record, job.step(job.rounds), directory)
+        job = OnlineJob(options, mesh, env, Pictures(env))
+        jobs = dict.fromkeys(options.by_name(options.seed), job)
+        report = Report(functools.partial(results, steps=job.step(job.rounds)), conclude)
+        train(jobs, config, directory, reporter, report, aim=options.aim)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 import collections
+import copy
 import dataclasses
 import itertools
 from collections.abc import Callable
@@ -91,6 +92,12 @@ class Evaluator:
         most = 50 if self.maze is not None else 8
         in_all = episodes * len(self._tasks)
         self._num_envs = min(in_all, most) if num_envs is None else num_envs
+
+    def reseeded(self, seed: int) -> "Evaluator":
+        """The same with another seed. Both use the same environments, so one at a time."""
+        other = copy.copy(self)
+        other._seed = seed
+        return other
 
     def __call__(
         self,

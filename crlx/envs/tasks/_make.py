@@ -15,6 +15,7 @@ from ._humanoid import Humanoid
 from ._layouts import LAYOUTS
 from ._locomotion import Locomotion
 from ._point import Point
+from ._processes import keep_to_own_devices
 from ._pusher import HARD_GOALS, Pusher
 from ._reacher import Reacher
 from ._spec import Backend, Reward, Timing
@@ -62,6 +63,7 @@ def make(
 
     **Raises:** `ValueError` for an unknown name, or for physics that the task does not run on.
     """
+    keep_to_own_devices()
     options = {"backend": backend, "timing": timing}
     return GoalEnv(name, _task(name), **options, reward=reward, episode_length=episode_length)
 
