@@ -7,7 +7,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import PyTree
 
 from ._learner import Progress
-from ._networks import Ensemble
+from ._critics import Ensemble
 from ._online import Collected
 from ._rows import OfflineRows
 from ._stacking import AbstractStacked
