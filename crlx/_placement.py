@@ -6,8 +6,8 @@ import jax
 from jax.sharding import PartitionSpec
 from jaxtyping import PyTree
 
-from ._learner import Progress
 from ._critics import Ensemble
+from ._learner import Progress
 from ._online import Collected
 from ._rows import OfflineRows
 from ._stacking import AbstractStacked

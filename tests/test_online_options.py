@@ -6,6 +6,8 @@ from crlx import BestOf, Greedy, Stochastic
 from experiments._online_objectives import ONLINE
 from experiments._online_options import parse
 
+pytestmark = pytest.mark.usefixtures("lightly_compiled")
+
 
 @pytest.mark.parametrize("name", ONLINE)
 def test_every_objective_can_be_composed(name):

@@ -122,6 +122,7 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path):
     assert eqx.tree_equal(parameters(out), parameters(tmp_path / "calm"))
 
 
+@pytest.mark.thorough
 def test_replay_may_stay_out_of_checkpoints(tmp_path, capsys):
     out = tmp_path / "run"
     more = ("--no-checkpoint-replay", "--objective", "gcbc", "--eval-every", "1000")

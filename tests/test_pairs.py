@@ -19,7 +19,13 @@ pytestmark = pytest.mark.usefixtures("lightly_compiled")
 SPEC = Spec(4, 2, 4)
 PAIRS = [
     *(("infonce", name) for name in ARCHITECTURES if name != "shared-mrn"),
-    *(("gcbc", name) for name in ARCHITECTURES if name not in CRITICS),
+    # An actor alone: what it does beyond the above, one architecture shows.
+    ("gcbc", "residual"),
+    *(
+        pytest.param("gcbc", name, marks=pytest.mark.thorough)
+        for name in ARCHITECTURES
+        if name not in CRITICS and name != "residual"
+    ),
     ("cmd", "shared-mrn"),
 ]
 
