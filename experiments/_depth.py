@@ -73,16 +73,14 @@ def measure(
     kept = learner, _rows(), jr.key(0)
     progress = eqx.filter_jit(learner.init)(architecture, Spec(29, 8, 2), key=jr.key(1))
     jax.block_until_ready(eqx.filter(progress, eqx.is_array))
-    counted = eqx.filter_make_jaxpr(
-        lambda p: learner.fit(p, kept[1], updates=1, batch_size=batch_size, key=kept[2])
-    )
-    total = costs(counted(progress)[0])
-    row: dict[str, float] = {"product_flops": total.flops, "product_bytes": total.bytes}
-    yield row
 
     def one(kept: Any, progress: Any) -> Any:
         learner, rows, key = kept
         return learner.fit(progress, rows, updates=1, batch_size=batch_size, key=key)
+
+    total = costs(eqx.filter_make_jaxpr(one)(kept, progress)[0])
+    row: dict[str, float] = {"product_flops": total.flops, "product_bytes": total.bytes}
+    yield row
 
     compiled: Any = None
     seconds: list[float] = []
@@ -100,8 +98,7 @@ def measure(
         - memory.alias_size_in_bytes
     )
     if parts:
-        rows = kept[1]
-        row |= breakdown(learner, progress, rows, batch_size=batch_size, calls=calls)
+        row |= breakdown(learner, progress, kept[1], batch_size=batch_size, calls=calls)
     duration, history = _time(lambda progress: compiled(kept, progress), progress, calls)
     first = history[0]
     row["seconds_per_update"], row["loss"] = duration, history[-1]["total/loss"]
