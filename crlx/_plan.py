@@ -24,10 +24,18 @@ class Plan(eqx.Module):
     def follow(
         self, decided: Float[Array, "envs decision"]
     ) -> tuple[Float[Array, "envs act"], "Plan"]:
-        """The actions to take now, from the decisions of this moment where one is due."""
+        """The actions to take now, from the decisions of this moment where one is due.
+
+        Raises `ValueError` for decisions on another number of actions.
+        """
+        envs, chunk, size = self.actions.shape
+        if decided.shape != (envs, chunk * size):
+            raise ValueError(
+                f"The policy decides on {decided.shape[1]} numbers at once, but what acts with it "
+                f"expects {chunk} x {size}: give both the same `chunk`, as `Chunked` has it."
+            )
         due = (self.done == 0)[:, None, None]
         actions = jnp.where(due, decided.reshape(self.actions.shape), self.actions)
-        envs, chunk, _ = actions.shape
         return actions[jnp.arange(envs), self.done], Plan(actions, (self.done + 1) % chunk)
 
     def drop(self, ended: Bool[Array, " envs"]) -> "Plan":

@@ -6,6 +6,7 @@ import typing
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import equinox as eqx
 import tyro
 
 from crlx import decode
@@ -77,6 +78,7 @@ def _stored(
     if asked == kind(**own):
         return stored
     # Flags that name parts were repeated: the parts are composed anew, all else is as it was.
-    parts = compose(asked)
-    changed = {name: getattr(parts, name) for name in (*own, "objective", "architecture")}
-    return dataclasses.replace(stored, **changed)
+    composed: Any = compose(asked)
+    fields = {f.name: getattr(composed, f.name) for f in dataclasses.fields(composed)}
+    parts = {name: value for name, value in fields.items() if isinstance(value, eqx.Module)}
+    return dataclasses.replace(stored, **{name: fields[name] for name in own}, **parts)

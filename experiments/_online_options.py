@@ -18,6 +18,7 @@ from crlx import (
     BestOf,
     Greedy,
     Learner,
+    Plan,
     Stochastic,
     encode,
 )
@@ -28,6 +29,7 @@ from . import _command_line
 from ._composition import build_architecture, check_flags
 from ._extent import Extent
 from ._online_objectives import ONLINE, REWARDED, OnlineParts, behaviour
+from ._online_sizes import check_sizes
 from ._parts import ARCHITECTURES, CONTRASTS, ENERGIES, choose, listed
 
 # What a preset sets; every flag may still say otherwise. The paper's: its table 7 and its code.
@@ -142,25 +144,7 @@ class Options(Extent, Names):
     """Mirror the metrics to Aim, where it is installed."""
 
     def __post_init__(self):
-        for name in _POSITIVE:
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} must be positive; got {getattr(self, name)}.")
-        if not self.learning_rate > 0:
-            raise ValueError(f"--learning-rate must be positive; got {self.learning_rate}.")
-        if self.seed < 0:
-            raise ValueError(f"--seed must not be negative; got {self.seed}.")
-        least = self.num_envs * (self.warm_up + self.unroll)
-        if self.steps < least:
-            raise ValueError(
-                f"--steps {self.steps} ends before the first update: use at least {least}, or less "
-                f"of --warm-up, such as {max(self.steps // self.num_envs - self.unroll, 1)}."
-            )
-        if self.replay <= self.unroll + 1:
-            raise ValueError(
-                f"--replay {self.replay} cannot hold a round of {self.unroll} steps: use at least "
-                f"{self.unroll + 2}."
-            )
+        check_sizes(self)
         # Refuses parts that do not fit, with their reason, before any work starts.
         eqx.filter_eval_shape(self._rehearse, self.objective, self.architecture)
 
@@ -174,7 +158,8 @@ class Options(Extent, Names):
         objective.relabel(rows, rows.draw(self.batch_size, key=key), key=key)
         step = rows.take(rows.draw(1, key=key))
         agent = learner.agent(progress)
-        self.behaviour(agent, step.observation[0], step.achieved[0], key=key)
+        decided = self.behaviour(agent, step.observation[0], step.achieved[0], key=key)
+        Plan.start(1, self.action_chunk, task.action_size).follow(decided[None])
 
     @property
     def rounds(self) -> int:
@@ -212,12 +197,6 @@ class Options(Extent, Names):
         return make(self.env, episode_length=self.episode_length)
 
 
-_POSITIVE = (
-    *("steps", "num_envs", "warm_up", "unroll", "updates", "batch_size", "replay"),
-    *("action_chunk", "episode_length", "eval_episodes", "eval_every"),
-)
-
-
 def compose(names: Names) -> Options:
     """The run that the names stand for."""
     spec = make(names.env).spec
@@ -232,7 +211,7 @@ def compose(names: Names) -> Options:
     contrast = choose("contrast", names.contrast or "forward", CONTRASTS)()
     parts = OnlineParts(contrast, spec.radii.success, 0.99, _TEMPERATURE[names.preset])
     objective = entry.build(parts)
-    if names.action_chunk != 1:
+    if names.action_chunk > 1:
         objective = obj.Chunked(objective, names.action_chunk)
     scaled = {"scaled": True, "raw": False}
     if choose("inputs", names.inputs or _INPUTS[names.preset], scaled):

@@ -247,3 +247,10 @@ def test_impossible_choices_are_refused(getkey):
     source = online(behaviour=BestOf())
     with pytest.raises(ValueError, match=r"use Stochastic\(\) or Greedy\(\)"):
         source.collect(source.init(key=getkey()), Agent(Constant()), key=getkey())
+
+
+@pytest.mark.parametrize(("own", "others"), ((1, 3), (3, 1)))
+def test_a_policy_of_other_chunks_is_refused(own, others, getkey):
+    source = online(chunk=others)
+    with pytest.raises(ValueError, match=f"decides on {own} numbers .* expects {others} x 1"):
+        source.collect(source.init(key=getkey()), Agent(Outwards(own)), key=getkey())

@@ -68,14 +68,65 @@ def test_what_does_not_fit_is_refused(arguments, message):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--steps", "100"], "use at least 32000, or less of --warm-up"),
-        (["--replay", "50"], "use at least 52"),
-        (["--updates", "0"], "--updates must be positive"),
-        (["--learning-rate", "0"], "--learning-rate must be positive"),
+        (["--steps", "100"], "use at least 25600."),
+        (["--steps", "20000"], "use at least 25600, or --num-envs 100, or --warm-up 156"),
+        (["--replay", "50"], "use at least 202, or at most 48 for --unroll and --warm-up"),
+        (["--replay", "202", "--unroll", "300"], "use at least 302, or at most 200 for"),
+        (["--replay", "2"], "use at least 202."),
+        (["--replay", "30000000"], "use at most --replay 16777215, or --num-envs 71"),
+        (["--episode-length", "5", "--replay", "200"], "use at least 241, or at most 165 for"),
+        (["--action-chunk", "4", "--episode-length", "3"], "longer than an episode: use at most 3"),
+        (["--batch-size", "1"], "use a batch of at least 2"),
+        (["--objective.objective.length", "2", "--action-chunk", "3"], "expects 3 x 2"),
+        (["--learning-rate", "0"], "--learning-rate must be positive; got 0.0: use one such as"),
+        (["--learning-rate", "inf"], "--learning-rate must be positive"),
         (["--seed", "-1"], "--seed must not be negative"),
     ],
 )
 def test_impossible_numbers_are_refused(arguments, message, capsys):
+    assert message in refusal(arguments, capsys)
+
+
+def refusal(arguments, capsys):
+    """What a command line is told, as one line."""
     with pytest.raises(SystemExit):
         parse(arguments)
-    assert message in " ".join(capsys.readouterr().err.replace("│", "").split())
+    return " ".join(capsys.readouterr().err.replace("│", "").split())
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        *("steps", "num-envs", "warm-up", "unroll", "updates", "batch-size", "replay"),
+        *("episode-length", "eval-every", "eval-episodes"),
+    ],
+)
+@pytest.mark.parametrize("value", ("0", "-5"))
+def test_no_size_is_zero_or_less(flag, value, capsys):
+    message = f"--{flag} must be positive; got {value}: use 1 or more"
+    assert message in refusal([f"--{flag}", value], capsys)
+
+
+@pytest.mark.parametrize("value", ("0", "-1"))
+def test_no_chunk_is_empty(value):
+    with pytest.raises(ValueError, match=f"--action-chunk must be positive; got {value}"):
+        parse(["--action-chunk", value])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--steps", "25600"],
+        ["--steps", "20000", "--num-envs", "100"],
+        ["--steps", "20000", "--warm-up", "156"],
+        ["--replay", "202"],
+        ["--replay", "50", "--unroll", "48", "--warm-up", "48"],
+        ["--episode-length", "5", "--replay", "241"],
+        ["--episode-length", "5", "--replay", "200", "--unroll", "165", "--warm-up", "165"],
+        ["--replay", "16777215"],
+        ["--action-chunk", "3", "--episode-length", "3", "--replay", "300"],
+        ["--num-envs", "7", "--unroll", "13", "--batch-size", "11", "--updates", "3"],
+    ],
+)
+def test_the_values_that_refusals_name_are_taken(arguments):
+    parse(arguments)

@@ -122,6 +122,13 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path):
     assert eqx.tree_equal(parameters(out), parameters(tmp_path / "calm"))
 
 
+def test_a_run_is_resumed_with_its_own_behaviour(finished):
+    resumed = ["--resume", "--out", str(finished)]
+    assert parse([*resumed, "--collect", "stochastic"]).behaviour == parse(resumed).behaviour
+    with pytest.raises(ValueError, match=r"behaviour: crlx\.Stochastic → crlx\.BestOf"):
+        main(parse([*resumed, "--collect", "best"]))
+
+
 @pytest.mark.thorough
 def test_replay_may_stay_out_of_checkpoints(tmp_path, capsys):
     out = tmp_path / "run"
