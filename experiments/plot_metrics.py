@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 from matplotlib.figure import Figure
 
-from experiments._plots import COLOURS, save_figure
+from experiments._plots import COLOURS, finish_axes, save_figure
 from experiments._run_directory import read_lines
 
 
@@ -20,7 +20,7 @@ class Options:
     runs: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positional]
     """Folders of runs."""
     metrics: tuple[str, ...] = ("critic/contrast", "critic/penalty", "actor/loss")
-    """Names as in metrics.jsonl."""
+    """Names as in metrics.jsonl, of training or of evaluations."""
     labels: tuple[str, ...] = ()
     """What to call the runs; by default the names of their folders."""
     log: tuple[str, ...] = ()
@@ -50,11 +50,12 @@ def main(options: Options) -> None:
             points = [(line["step"], line[name]) for line in found if name in line]
             if not points:
                 raise ValueError(f"The run {label} logged no {name}.")
-            axes.plot(*zip(*points, strict=True), label=label, color=colour)
+            style = {"color": colour, "marker": "o" if len(points) < 30 else None, "markersize": 3}
+            axes.plot(*zip(*points, strict=True), label=label, **style)
         scale = "log" if name in options.log else "linear"
-        axes.set(title=name, xlabel="gradient step", yscale=scale)
-        axes.grid(color="0.9")
-        axes.spines[["top", "right"]].set_visible(False)
+        axes.set(xlabel="step", yscale=scale)
+        axes.set_title(name, fontsize=9)
+        finish_axes(axes, max(found[-1]["step"] for found in lines.values() if found))
     for axes in panels[len(options.metrics) :]:
         axes.set_visible(False)
     handles, names = panels[0].get_legend_handles_labels()
@@ -64,10 +65,13 @@ def main(options: Options) -> None:
 
 
 def read(run: pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of a run that hold metrics of training, in the order of their steps."""
+    """What a run logged of each step, in training and in evaluations, in the order of the steps."""
     lines: list[dict[str, Any]] = read_lines(run)
-    # A run that was resumed may have logged a step twice: the later counts.
-    steps = {line["step"]: line for line in lines if "step" in line and "event" not in line}
+    steps: dict[int, dict[str, Any]] = {}
+    for line in lines:
+        if "step" in line:
+            # A run that was resumed may have logged a step twice: the later counts.
+            steps.setdefault(line["step"], {}).update(line)
     return [steps[step] for step in sorted(steps)]
 
 

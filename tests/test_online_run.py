@@ -84,9 +84,10 @@ def start(arguments):
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 
-def saved(out):
-    checkpoints = out / "checkpoints"
-    return checkpoints.exists() and any(p.name.isdigit() for p in checkpoints.iterdir())
+def newest(out):
+    """The step of the newest checkpoint, or 0."""
+    names = (path.name for path in (out / "checkpoints").glob("*"))
+    return max((int(name) for name in names if name.isdigit()), default=0)
 
 
 @pytest.mark.parametrize(
@@ -95,11 +96,11 @@ def saved(out):
 def test_a_run_that_was_stopped_and_resumed_ends_the_same(finished, tmp_path, number):
     out = tmp_path / "run"
     process, deadline = start(flags(out)), time.monotonic() + 300
-    while not saved(out) and process.poll() is None and time.monotonic() < deadline:
+    while not newest(out) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(number)
     message = process.communicate(timeout=60)[1]
-    assert saved(out), message
+    assert newest(out), message
     assert not (out / "results.json").exists()
     main(parse(["--resume", "--out", str(out)]))
     assert eqx.tree_equal(parameters(out), parameters(finished))
@@ -112,12 +113,18 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path):
     long = ("--steps", "8000", "--eval-every", "120")
     main(parse(flags(tmp_path / "calm", *long)))
     out, moments = tmp_path / "killed", random.Random(0)
-    for _ in range(20):
-        exists = (out / "config.json").exists()
+    for kill in range(20):
+        exists, before = (out / "config.json").exists(), newest(out)
         process = start(["--resume", "--out", str(out)] if exists else flags(out, *long))
-        time.sleep(moments.uniform(5, 25))
+        if kill % 4 == 3:  # As it starts; else in the course of training.
+            time.sleep(moments.uniform(0, 10))
+        else:
+            while newest(out) == before and process.poll() is None:
+                time.sleep(0.02)
+            time.sleep(moments.uniform(0, 3))
         process.kill()
-        process.communicate()
+        assert process.wait() == -signal.SIGKILL, process.communicate()[1]
+    assert newest(out) > 1000
     main(parse(["--resume", "--out", str(out)]))
     assert eqx.tree_equal(parameters(out), parameters(tmp_path / "calm"))
 

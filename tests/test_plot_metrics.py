@@ -25,9 +25,14 @@ def test_lines_come_in_order_and_once(runs):
     ]
 
 
+def test_evaluations_stand_beside_training(runs):
+    last = read(runs[0])[-1]
+    assert (last["step"], last["actor/loss"], last["overall_success"]) == (30, 30, 0.5)
+
+
 def test_a_picture_is_written(runs, tmp_path):
     out = tmp_path / "new" / "metrics.png"
-    main(Options(runs, ("critic/loss", "actor/loss"), ("one", "two"), ("critic/loss",), out))
+    main(Options(runs, ("critic/loss", "overall_success"), ("one", "two"), ("critic/loss",), out))
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
