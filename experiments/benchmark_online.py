@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import statistics
@@ -21,6 +22,8 @@ _HERE = pathlib.Path(__file__).parent
 _TASKS = {"ant": "ant", "simple_u_maze": "point_u_maze"}
 # JaxGCRL counts steps of an episode one further.
 _LENGTH = 1001
+_ENVS, _UNROLL = 64, 62
+_PREFILL = 17 * _UNROLL  # Steps of each environment with which JaxGCRL begins: 1,000 or more.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,10 +68,15 @@ def main(settings: Settings) -> None:
 
 def _ours(settings: Settings, seed: int) -> dict[str, Any]:
     out = settings.folder / f"{settings.task}-{seed}"
-    sizes = {"num-envs": 64, "unroll": 62, "warm-up": 1054, "updates": 250, "batch-size": 256}
+    # JaxGCRL's first updates come after its prefill and an unroll; its evaluations after equally
+    # many unrolls each, so that both have made as many steps and updates then.
+    each, prefill = _ENVS * _UNROLL, _ENVS * _PREFILL
+    unrolls = max(1, math.ceil((settings.steps - prefill) / (settings.evaluations * each)))
+    steps = prefill + settings.evaluations * unrolls * each
+    sizes = {"num-envs": _ENVS, "unroll": _UNROLL, "warm-up": _PREFILL + _UNROLL}
+    sizes |= {"updates": 250, "batch-size": 256, "steps": steps, "eval-every": unrolls * each}
     sizes |= {"replay": 10_000, "episode-length": _LENGTH, "depth": 2, "width": 256, "seed": seed}
-    sizes |= {"architecture.dim": 64, "steps": settings.steps, "out": out}
-    sizes |= {"eval-every": settings.steps // settings.evaluations}
+    sizes |= {"architecture.dim": 64, "out": out}
     sizes |= {"eval-episodes": settings.episodes, "env": _TASKS[settings.task]}
     sizes |= {"architecture.activation": "SWISH", "energy": "norm", "preset": "paper"}
     flags = [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
