@@ -38,7 +38,9 @@ class Reacher(AbstractTask):
     def system(self, backend: Backend, *, drawn: bool) -> base.System:
         """With gears of 25 in place of 200 on springs."""
         del drawn
-        sys = load(packaged("reacher.xml"))
+        model = packaged("reacher.xml")
+        model.geom("target").rgba = [0.8, 0.2, 0.2, 0.5]  # It is painted like the arm there.
+        sys = load(model)
         if backend != "spring":
             return sys
         return sys.replace(actuator=sys.actuator.replace(gear=jnp.full(2, 25.0, jnp.float32)))
