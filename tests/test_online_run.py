@@ -123,7 +123,8 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path):
                 time.sleep(0.02)
             time.sleep(moments.uniform(0, 3))
         process.kill()
-        assert process.wait() == -signal.SIGKILL, process.communicate()[1]
+        message = process.communicate()[1]
+        assert process.returncode == -signal.SIGKILL, message
     assert newest(out) > 1000
     main(parse(["--resume", "--out", str(out)]))
     assert eqx.tree_equal(parameters(out), parameters(tmp_path / "calm"))
