@@ -28,6 +28,7 @@ from objectives import Contrastive
 from ._breakdown import breakdown
 from ._compile import compile_ahead
 from ._program_costs import costs
+from ._score_errors import score_errors
 
 
 class Looped(AbstractArchitecture):
@@ -67,7 +68,8 @@ def measure(
     - `saturated`: the share of actions whose mode lies at or beyond 0.999.
 
     `product_flops` and `product_bytes` are those of the update's matrix products (`costs`). With
-    `parts` the row also has the seconds of the parts of an update (`breakdown`).
+    `parts` the row also has the seconds of the parts of an update (`breakdown`) and the errors of
+    its scores (`score_errors`).
     """
     learner = Learner(Contrastive(fuse=fuse), optax.adam(3e-4))
     kept = learner, _rows(), jr.key(0)
@@ -99,6 +101,8 @@ def measure(
     )
     if parts:
         row |= breakdown(learner, progress, kept[1], batch_size=batch_size, calls=calls)
+        inner = architecture.inner if isinstance(architecture, Looped) else architecture
+        row |= score_errors(inner, batch_size=batch_size)
     duration, history = _time(lambda progress: compiled(kept, progress), progress, calls)
     first = history[0]
     row["seconds_per_update"], row["loss"] = duration, history[-1]["total/loss"]

@@ -34,6 +34,7 @@ _COLUMNS = (
     "saturated",
 )
 _PARTS = ("sampling", "critic_forward", "critic_backward", "actor", "optimizer")
+_ERRORS = ("score_error", "energy_error")
 _TWINS = ("fused", "scan", "block", "loop")
 
 
@@ -64,7 +65,8 @@ class Options:
     precision: Literal["default", "highest", "bfloat16"] = "default"
     """Of the matrix products of blocks."""
     parts: bool = False
-    """Time the parts of an update, too: sampling, critic, actor, optimizer."""
+    """Time the parts of an update, too (sampling, critic, actor, optimizer), and compare scores
+    with those in double precision."""
     seconds_to_compile: float = 60.0
     """A loop that takes longer to compile is left out, and so are deeper ones."""
     out: pathlib.Path | None = None
@@ -107,7 +109,7 @@ def main(options: Options) -> None:
             share = found["product_flops"] / found["seconds_per_update"] / machine.flops
             row = {"architecture": name, "depth": depth, "twin": twin, "share_of_machine": share}
             rows.append({**row, **found})
-            shown = (*_COLUMNS, *(_PARTS if options.parts else ()))
+            shown = (*_COLUMNS, *((*_PARTS, *_ERRORS) if options.parts else ()))
             console.print(", ".join(f"{column} {_show(rows[-1][column])}" for column in shown))
             if options.out is not None:
                 _write(rows, options, options.out, machine)
