@@ -110,9 +110,6 @@ class GaussianActor(AbstractConstantEntropy, AbstractTowerActor):
         if not self.std > 0:
             raise ValueError(f"The standard deviation must be positive; got {self.std}.")
 
-    def __call__(self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]) -> Gaussian:
-        return self.distribution(self.trunk(self.inputs(observation, goal)))
-
     @property
     def tower(self) -> AbstractEncoder:
         return self.trunk
@@ -151,11 +148,6 @@ class TanhGaussianActor(AbstractTowerActor):
     def __check_init__(self):
         if not self.low < self.high:
             raise ValueError(f"`low` must be below `high`; got {self.low} and {self.high}.")
-
-    def __call__(
-        self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]
-    ) -> TanhGaussian:
-        return self.distribution(self.trunk(self.inputs(observation, goal)))
 
     @property
     def tower(self) -> AbstractEncoder:
@@ -200,11 +192,6 @@ class CategoricalActor(AbstractTowerActor):
     trunk: AbstractEncoder
     logits: Layer
     inputs: StateAndGoal
-
-    def __call__(
-        self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]
-    ) -> OneHotCategorical:
-        return self.distribution(self.trunk(self.inputs(observation, goal)))
 
     @property
     def tower(self) -> AbstractEncoder:

@@ -41,6 +41,11 @@ class AbstractTowerActor(AbstractActor):
     """A policy that reads its distribution off the features of a network:
     `distribution(tower(tower_inputs(observation, goal)))`."""
 
+    def __call__(
+        self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]
+    ) -> AbstractDistribution:
+        return self.distribution(self.tower(self.tower_inputs(observation, goal)))
+
     @property
     @abc.abstractmethod
     def tower(self) -> AbstractEncoder:

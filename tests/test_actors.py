@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from architectures import Gaussian, MLPNetworks, ResidualNetworks, TanhGaussian
-from crlx import AbstractActor, Spec
+from crlx import Spec
 from objectives import ActorBatch, MaxEntropy
 
 SPEC = Spec(3, 2, 2)
@@ -211,20 +211,12 @@ def test_offline_actors_have_a_constant_deviation(networks):
         np.testing.assert_allclose(policy.log_std, np.log(std), rtol=1e-6)
 
 
-class Constant(AbstractActor):
-    """The same policy everywhere, of which the entropy is known."""
-
-    log_std: jax.Array
-
-    def __call__(self, observation, goal):
-        return Gaussian(jnp.zeros_like(self.log_std), self.log_std)
-
-
 @eqx.filter_jit
 @eqx.filter_grad
 def temperature_slope(log_alpha, log_std, target, batch):
     term = eqx.tree_at(lambda t: t.target_entropy, MaxEntropy(target_entropy=0.0), target)
-    policy = Constant(jnp.full(batch.action.shape[1], log_std))
+    # The same everywhere, with a known entropy.
+    policy = Gaussian(jnp.zeros_like(batch.action), jnp.full(batch.action.shape, log_std))
     score, key = lambda action: jnp.sum(action, axis=1), jr.key(0)
     return term(log_alpha, policy, batch, score=score, advantage=None, key=key)[0]
 
