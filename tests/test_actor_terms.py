@@ -255,7 +255,7 @@ def test_max_entropy_equals_double_precision(target, log_alpha):
 
 def test_max_entropy_draws_fresh_noise_for_every_row():
     batch = Problem(9).batch
-    same = TanhGaussian(jnp.zeros((ROWS, ACT)), jnp.zeros((ROWS, ACT)))
+    same = jax.vmap(TanhGaussian)(jnp.zeros((ROWS, ACT)), jnp.zeros((ROWS, ACT)))
     seen = []
 
     def score(action):

@@ -216,7 +216,8 @@ def test_offline_actors_have_a_constant_deviation(networks):
 def temperature_slope(log_alpha, log_std, target, batch):
     term = eqx.tree_at(lambda t: t.target_entropy, MaxEntropy(target_entropy=0.0), target)
     # The same everywhere, with a known entropy.
-    policy = Gaussian(jnp.zeros_like(batch.action), jnp.full(batch.action.shape, log_std))
+    spread = jnp.full(batch.action.shape, log_std)
+    policy = jax.vmap(Gaussian)(jnp.zeros_like(spread), spread)
     score, key = lambda action: jnp.sum(action, axis=1), jr.key(0)
     return term(log_alpha, policy, batch, score=score, advantage=None, key=key)[0]
 
