@@ -177,9 +177,10 @@ def test_faulty_terms_are_refused(fault, terms, message, rows, getkey):
         term_check(Toy(fault), rows, terms, getkey())
 
 
-def test_contrastive_learning_without_frozen_is_refused(rows, monkeypatch, getkey):
+@pytest.mark.parametrize("fuse", (True, False))
+def test_contrastive_learning_without_frozen_is_refused(fuse, rows, monkeypatch, getkey):
     terms = {"critic/loss": {"critic"}, "actor/loss": {"actor"}}
-    term_check(Contrastive(), rows, terms, getkey())
-    monkeypatch.setattr(objectives._contrastive, "frozen", lambda tree: tree)
+    term_check(Contrastive(fuse=fuse), rows, terms, getkey())
+    monkeypatch.setattr(objectives._reading, "frozen", lambda tree: tree)
     with refuses("'actor/loss' also trains \\['critic'\\]"):
-        term_check(Contrastive(), rows, terms, getkey())
+        term_check(Contrastive(fuse=fuse), rows, terms, getkey())
