@@ -92,7 +92,23 @@ class StateAndGoal(eqx.Module):
         return jnp.concatenate([self.observation_units(observation), self.goal_units(goal)])
 
 
-class GaussianActor(AbstractConstantEntropy, AbstractTowerActor):
+class AbstractTrunkActor(AbstractTowerActor):
+    """A policy whose heads read the features of a trunk."""
+
+    trunk: eqx.AbstractVar[AbstractEncoder]
+    inputs: eqx.AbstractVar[StateAndGoal]
+
+    @property
+    def tower(self) -> AbstractEncoder:
+        return self.trunk
+
+    def tower_inputs(
+        self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]
+    ) -> Float[Array, " size"]:
+        return self.inputs(observation, goal)
+
+
+class GaussianActor(AbstractConstantEntropy, AbstractTrunkActor):
     """A normal policy with a constant standard deviation; its mean is not squashed.
 
     Consumers clip its actions to the bounds of the environment.
@@ -110,21 +126,12 @@ class GaussianActor(AbstractConstantEntropy, AbstractTowerActor):
         if not self.std > 0:
             raise ValueError(f"The standard deviation must be positive; got {self.std}.")
 
-    @property
-    def tower(self) -> AbstractEncoder:
-        return self.trunk
-
-    def tower_inputs(
-        self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]
-    ) -> Float[Array, " size"]:
-        return self.inputs(observation, goal)
-
     def distribution(self, features: Float[Array, " width"]) -> Gaussian:
         mean = apply(self.mean, features)
         return Gaussian(mean, jnp.full_like(mean, math.log(self.std)))
 
 
-class TanhGaussianActor(AbstractTowerActor):
+class TanhGaussianActor(AbstractTrunkActor):
     r"""A squashed normal policy with $\log\sigma = low + (high - low) (\tanh(r) + 1) / 2$.
 
     **Arguments:**
@@ -148,15 +155,6 @@ class TanhGaussianActor(AbstractTowerActor):
     def __check_init__(self):
         if not self.low < self.high:
             raise ValueError(f"`low` must be below `high`; got {self.low} and {self.high}.")
-
-    @property
-    def tower(self) -> AbstractEncoder:
-        return self.trunk
-
-    def tower_inputs(
-        self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]
-    ) -> Float[Array, " size"]:
-        return self.inputs(observation, goal)
 
     def distribution(self, features: Float[Array, " width"]) -> TanhGaussian:
         share = 0.5 * (jnp.tanh(apply(self.raw_log_std, features)) + 1)
@@ -182,7 +180,7 @@ class OneHotCategorical(AbstractChoice):
         return action, self.log_prob(action)
 
 
-class CategoricalActor(AbstractTowerActor):
+class CategoricalActor(AbstractTrunkActor):
     """A policy that chooses one of finitely many actions.
 
     ??? cite
@@ -192,15 +190,6 @@ class CategoricalActor(AbstractTowerActor):
     trunk: AbstractEncoder
     logits: Layer
     inputs: StateAndGoal
-
-    @property
-    def tower(self) -> AbstractEncoder:
-        return self.trunk
-
-    def tower_inputs(
-        self, observation: Float[Array, " obs"], goal: Float[Array, " goal"]
-    ) -> Float[Array, " size"]:
-        return self.inputs(observation, goal)
 
     def distribution(self, features: Float[Array, " width"]) -> OneHotCategorical:
         return OneHotCategorical(apply(self.logits, features))
@@ -215,8 +204,10 @@ def actor_of(spec: Spec, trunk: AbstractEncoder, head: Layer) -> GaussianActor |
     - `trunk`: takes an observation and a goal, concatenated.
     - `head`: from its features to one number per component of an action.
     """
-    kind = CategoricalActor if spec.actions is ActionSpace.CHOICE else GaussianActor
-    return kind(trunk, head, StateAndGoal(spec.observation_units, spec.goal_units))
+    inputs = StateAndGoal(spec.observation_units, spec.goal_units)
+    if spec.actions is ActionSpace.CHOICE:
+        return CategoricalActor(trunk=trunk, logits=head, inputs=inputs)
+    return GaussianActor(trunk=trunk, mean=head, inputs=inputs)
 
 
 def goal_actor(
@@ -243,4 +234,5 @@ def goal_actor(
     if not squashed or spec.actions is not ActionSpace.BOX:
         return actor_of(spec, trunk, mean)
     inputs = StateAndGoal(spec.observation_units, spec.goal_units)
-    return TanhGaussianActor(trunk, mean, head(spec.action_size, key=std_key), inputs, low=low)
+    std = head(spec.action_size, key=std_key)
+    return TanhGaussianActor(trunk=trunk, mean=mean, raw_log_std=std, inputs=inputs, low=low)

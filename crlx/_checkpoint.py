@@ -14,6 +14,7 @@ from jaxtyping import Array, PyTree, UInt32
 
 from ._config import JSON
 from ._hosts import is_first, wait_for_hosts
+from ._misc import is_shaped
 
 log = logging.getLogger(__name__)
 
@@ -149,13 +150,13 @@ def _flatten(tree: PyTree) -> dict[str, Any]:
     return {
         jax.tree_util.keystr(path): jr.key_data(x) if _is_key(x) else x
         for path, x in leaves
-        if _is_shaped(x)
+        if is_shaped(x)
     }
 
 
 def _unflatten(skeleton: PyTree, arrays: Mapping[str, Array]) -> PyTree:
     def leaf(path: tuple[Any, ...], x: Any) -> Any:
-        if not _is_shaped(x):
+        if not is_shaped(x):
             return x
         stored = arrays[jax.tree_util.keystr(path)]
         return jr.wrap_key_data(stored) if _is_key(x) else stored
@@ -168,7 +169,7 @@ def _storable(skeleton: PyTree) -> PyTree:
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
     def leaf(x: Any) -> Any:
-        if not _is_shaped(x):
+        if not is_shaped(x):
             return x
         where = x.sharding if isinstance(x.sharding, jax.sharding.NamedSharding) else device
         x = jax.eval_shape(jr.key_data, x) if _is_key(x) else x
@@ -177,12 +178,8 @@ def _storable(skeleton: PyTree) -> PyTree:
     return jax.tree.map(leaf, skeleton)
 
 
-def _is_shaped(x: Any) -> bool:
-    return isinstance(x, jax.Array | jax.ShapeDtypeStruct)
-
-
 def _is_key(x: Any) -> bool:
-    return _is_shaped(x) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return is_shaped(x) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def _fingerprints(arrays: Mapping[str, Array]) -> dict[str, int]:

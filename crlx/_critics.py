@@ -124,4 +124,5 @@ class Ensemble(AbstractStacked):
         if jax.tree.leaves(arrays)[0].shape[0] > 1:
             return jax.vmap(lambda a: apply(eqx.combine(a, static)))(arrays)
         # On CPUs a batched matrix product is half as fast as a plain one, even a batch of one.
-        return apply(eqx.combine(jax.tree.map(lambda a: a[0], arrays), static))[None]
+        (member,) = self.split()
+        return apply(member)[None]

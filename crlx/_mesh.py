@@ -7,6 +7,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from ._misc import is_shaped
 from ._placement import EVERYWHERE, LAYERS, placement
 
 Tree = TypeVar("Tree")
@@ -122,8 +123,7 @@ class DeviceMesh(eqx.Module):
 
     def _apply(self, function, tree: PyTree) -> PyTree:
         def leaf(x, spec):
-            shaped = isinstance(x, jax.Array | jax.ShapeDtypeStruct)
-            return function(x, self._sharding(spec)) if shaped else x
+            return function(x, self._sharding(spec)) if is_shaped(x) else x
 
         return jax.tree.map(leaf, tree, placement(tree, self.layers))
 

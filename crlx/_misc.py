@@ -8,6 +8,11 @@ from jaxtyping import Array, Float, PyTree
 T = TypeVar("T")
 
 
+def is_shaped(x: object) -> bool:
+    """Whether a leaf is an array, or stands for one of which only the shape is known."""
+    return isinstance(x, jax.Array | jax.ShapeDtypeStruct)
+
+
 def frozen(tree: T) -> T:
     """The same values, through which no gradient passes."""
     arrays, rest = eqx.partition(tree, eqx.is_inexact_array)

@@ -55,11 +55,10 @@ def run(passes: Sequence[Pass]) -> list[Array]:
     Layers that run side by side keep the machine busy where those of one network would wait for one
     another, and so do the layers of their gradients.
     """
-    outputs: list[Array | None] = [None] * len(passes)
+    outputs: dict[int, Array] = {}
     for loop in loops([p.network for p in passes]):
-        for place, output in zip(loop, _loop([passes[i] for i in loop]), strict=True):
-            outputs[place] = output
-    return [output for output in outputs if output is not None]
+        outputs |= zip(loop, _loop([passes[i] for i in loop]), strict=True)
+    return [outputs[place] for place in range(len(passes))]
 
 
 def loops(networks: Sequence[AbstractEncoder]) -> list[list[int]]:

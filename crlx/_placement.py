@@ -8,9 +8,10 @@ from jaxtyping import PyTree
 
 from ._critics import Ensemble
 from ._learner import Progress
+from ._misc import is_shaped
 from ._online import Collected
 from ._rows import OfflineRows
-from ._stacking import AbstractStacked
+from ._stacking import is_stacked
 
 LAYERS = "layers"
 EVERYWHERE = ("data", LAYERS)  # Rows are split over all devices, whatever the axis.
@@ -70,7 +71,7 @@ def _progress(progress: Progress[Any, Any], layers: int) -> PyTree:
 
 def _layered(tree: PyTree, layers: int) -> PyTree:
     def rule(x: Any, axis: int | None) -> PartitionSpec:
-        if axis is None or not _is_shaped(x):
+        if axis is None or not is_shaped(x):
             return _WHOLE
         within = (a for a in range(axis + 1, x.ndim) if x.shape[a] % layers == 0)
         first = next(within, None)
@@ -85,7 +86,7 @@ def _check_layers(params: PyTree, layers: int) -> None:
     """Refuses layers whose matrices cannot be split."""
     axes = _layer_axes((params,), 0, None)
     pairs = zip(jax.tree.leaves(params), axes, strict=True)
-    shapes = [x.shape[a + 1 :] for x, a in pairs if a is not None and _is_shaped(x)]
+    shapes = [x.shape[a + 1 :] for x, a in pairs if a is not None and is_shaped(x)]
     matrices = [shape for shape in shapes if len(shape) > 1]
     if not matrices:
         raise ValueError(
@@ -106,8 +107,8 @@ def _check_layers(params: PyTree, layers: int) -> None:
 
 def _layer_axes(tree: PyTree, axes: int, layer: int | None) -> Iterator[int | None]:
     """For every leaf, in order, the axis along which layers are stacked, or None."""
-    for node in jax.tree.leaves(tree, is_leaf=lambda n: _is_stacked(n) and n is not tree):
-        if not _is_stacked(node) or node is tree:
+    for node in jax.tree.leaves(tree, is_leaf=lambda n: is_stacked(n) and n is not tree):
+        if not is_stacked(node) or node is tree:
             yield layer
         elif isinstance(node, Ensemble):
             yield from _layer_axes(node, axes + 1, layer)
@@ -115,20 +116,12 @@ def _layer_axes(tree: PyTree, axes: int, layer: int | None) -> Iterator[int | No
             yield from _layer_axes(node, axes + 1, axes)
 
 
-def _is_stacked(node: object) -> bool:
-    return isinstance(node, AbstractStacked)
-
-
-def _is_shaped(x: object) -> bool:
-    return isinstance(x, jax.Array | jax.ShapeDtypeStruct)
-
-
 def _collected(data: Collected) -> PyTree:
     envs = data.replay.newest.shape[0]
     sizes = envs, envs * data.replay.capacity
 
     def rule(x: Any) -> PartitionSpec:
-        split = _is_shaped(x) and x.ndim > 0 and x.shape[0] in sizes
+        split = is_shaped(x) and x.ndim > 0 and x.shape[0] in sizes
         return PartitionSpec(EVERYWHERE) if split else _WHOLE
 
     parts = data.env, data.replay, data.plan

@@ -5,6 +5,7 @@ import jax
 from jaxtyping import PyTree
 
 from ._learner import Progress
+from ._misc import is_shaped
 from ._online import Collected
 
 Tree = TypeVar("Tree")
@@ -35,13 +36,9 @@ def _own(tree: PyTree) -> PyTree:
 
     def rule(node: object) -> PyTree:
         if isinstance(node, Progress):
-            return eqx.tree_at(lambda p: p.step, jax.tree.map(_is_shaped, node), False)
+            return eqx.tree_at(lambda p: p.step, jax.tree.map(is_shaped, node), False)
         if isinstance(node, Collected):
-            return eqx.tree_at(lambda d: d.steps, jax.tree.map(_is_shaped, node), False)
-        return _is_shaped(node)
+            return eqx.tree_at(lambda d: d.steps, jax.tree.map(is_shaped, node), False)
+        return is_shaped(node)
 
     return jax.tree.map(rule, tree, is_leaf=lambda n: isinstance(n, Progress | Collected))
-
-
-def _is_shaped(x: object) -> bool:
-    return isinstance(x, jax.Array | jax.ShapeDtypeStruct)

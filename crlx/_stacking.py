@@ -22,12 +22,13 @@ def stacking(tree: PyTree) -> list[tuple[int, int]]:
 
 
 def _walk(tree: PyTree, group: int, axes: int, counter: Iterator[int]) -> Iterator[tuple[int, int]]:
-    for leaf in jax.tree.leaves(tree, is_leaf=lambda n: _is_stacked(n) and n is not tree):
-        if _is_stacked(leaf) and leaf is not tree:
+    for leaf in jax.tree.leaves(tree, is_leaf=lambda n: is_stacked(n) and n is not tree):
+        if is_stacked(leaf) and leaf is not tree:
             yield from _walk(leaf, next(counter), axes + 1, counter)
         else:
             yield group, axes
 
 
-def _is_stacked(node: object) -> bool:
+def is_stacked(node: object) -> bool:
+    """Whether a node of a tree is an `AbstractStacked`."""
     return isinstance(node, AbstractStacked)

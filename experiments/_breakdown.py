@@ -17,7 +17,7 @@ def breakdown(
     one part away; small ones may come out below zero.
 
     - `sampling`: drawing rows and goals, and gathering them.
-    - `critic_forward`: its loss.
+    - `critic_forward`: its loss alone, each tower by a scan of its own.
     - `critic_backward`: what the gradient of its loss takes beyond that.
     - `actor`: what the gradient of all losses takes beyond the critic's.
     - `optimizer`: what the update takes beyond that: Adam, and the norms that are logged.

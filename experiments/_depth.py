@@ -57,7 +57,7 @@ def measure(
 ) -> Iterator[dict[str, float]]:
     """Compiles and times the full contrastive update (critic, actor, Adam) on made-up rows.
 
-    Yields three times, as the row fills: nothing, when the networks are built; the seconds of
+    Yields three times, as the row fills: the products, when the networks are built; the seconds of
     tracing and compiling, the median of `compilations`; and all, with the seconds of an update,
     the median of `calls` after one that is not counted, the loss of the last, the bytes that the
     program holds at most (arguments, results and temporaries, as XLA reports them), and what the
@@ -92,25 +92,30 @@ def measure(
         seconds.append(taken)
     row["compile_seconds"] = statistics.median(seconds)
     yield row
-    memory = compiled.compiled.memory_analysis()
-    row["peak_bytes"] = (
-        memory.temp_size_in_bytes
-        + memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-    )
+    row["peak_bytes"] = _peak_bytes(compiled.compiled)
     if parts:
         row |= breakdown(learner, progress, kept[1], batch_size=batch_size, calls=calls)
         inner = architecture.inner if isinstance(architecture, Looped) else architecture
         row |= score_errors(inner, batch_size=batch_size)
     duration, history = _time(lambda progress: compiled(kept, progress), progress, calls)
-    first = history[0]
     row["seconds_per_update"], row["loss"] = duration, history[-1]["total/loss"]
-    positive, negative = first["critic/logits_positive"], first["critic/logits_negative"]
-    row["logit_mean"] = negative + (positive - negative) / batch_size
-    row["logit_spread"], row["penalty"] = first["critic/logits_spread"], first["critic/penalty"]
-    row["saturated"] = first["actor/saturated"]
-    yield row
+    yield row | _at_initialization(history[0], batch_size)
+
+
+def _peak_bytes(program: Any) -> int:
+    memory = program.memory_analysis()
+    held = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return held - memory.alias_size_in_bytes
+
+
+def _at_initialization(metrics: Mapping[str, float], batch_size: int) -> dict[str, float]:
+    positive, negative = metrics["critic/logits_positive"], metrics["critic/logits_negative"]
+    return {
+        "logit_mean": negative + (positive - negative) / batch_size,
+        "logit_spread": metrics["critic/logits_spread"],
+        "penalty": metrics["critic/penalty"],
+        "saturated": metrics["actor/saturated"],
+    }
 
 
 def _time(

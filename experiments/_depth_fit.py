@@ -19,6 +19,6 @@ def line(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[float, float, fl
     return offset, slope, float(np.abs(terms @ (offset, slope) - 1).max())
 
 
-def hours(seconds_per_update: float, updates: float = PAPER_UPDATES) -> float:
-    """How long a run of so many updates would take, of updates alone."""
-    return seconds_per_update * updates / 3600
+def hours(seconds_per_update: float) -> float:
+    """How long the paper's run would take, of updates alone."""
+    return seconds_per_update * PAPER_UPDATES / 3600

@@ -26,10 +26,8 @@ class SeedsJob(AbstractJob):
     def __init__(self, jobs: Mapping[str, AbstractJob]):
         self._jobs = jobs
         self._one = one = next(iter(jobs.values()))
-        self.seed, self.rounds, self.interval, self.mesh = (
-            *(one.seed, one.rounds, one.interval),
-            one.mesh,
-        )
+        self.seed, self.mesh = one.seed, one.mesh
+        self.rounds, self.interval = one.rounds, one.interval
         self._axes = run_axes(eqx.filter_eval_shape(one.init, one.seed))
 
     def init(self, seed: Seed) -> PyTree:

@@ -35,7 +35,6 @@ _COLUMNS = (
 )
 _PARTS = ("sampling", "critic_forward", "critic_backward", "actor", "optimizer")
 _ERRORS = ("score_error", "energy_error")
-_TWINS = ("fused", "scan", "block", "loop")
 
 
 @dataclasses.dataclass(frozen=True)
