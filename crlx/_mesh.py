@@ -41,10 +41,10 @@ class DeviceMesh(eqx.Module):
             )
 
     @staticmethod
-    def parse(text: str) -> "DeviceMesh":
-        """The mesh of all devices that a text such as `data=4,layers=2` describes.
+    def read(text: str) -> "DeviceMesh":
+        """The mesh that a text such as `data=4,layers=2` describes.
 
-        Raises `ValueError` for other axes, or another number of devices than there are.
+        Raises `ValueError` for other axes.
         """
         axes: dict[str, int] = {}
         for part in text.split(","):
@@ -55,7 +55,15 @@ class DeviceMesh(eqx.Module):
                     f"{part!r} is no part."
                 )
             axes[match[1]] = int(match[2])
-        mesh, there = DeviceMesh(**axes), jax.device_count()
+        return DeviceMesh(**axes)
+
+    @staticmethod
+    def parse(text: str) -> "DeviceMesh":
+        """The mesh of all devices that a text describes.
+
+        Raises `ValueError` for other axes, or another number of devices than there are.
+        """
+        mesh, there = DeviceMesh.read(text), jax.device_count()
         if mesh.size != there:
             data = there // mesh.layers
             fits = f"data={data},layers={mesh.layers}" if data * mesh.layers == there else ""

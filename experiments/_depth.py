@@ -18,9 +18,11 @@ from crlx import (
     AbstractArchitecture,
     AbstractCritic,
     AbstractEncoder,
+    DeviceMesh,
     Learner,
     OfflineRows,
     Spec,
+    SplitRows,
     Step,
 )
 from objectives import Contrastive
@@ -50,6 +52,7 @@ def measure(
     architecture: AbstractArchitecture,
     *,
     fuse: bool = True,
+    mesh: DeviceMesh | None = None,
     parts: bool = False,
     batch_size: int,
     compilations: int,
@@ -69,16 +72,22 @@ def measure(
 
     `product_flops` and `product_bytes` are those of the update's matrix products (`costs`). With
     `parts` the row also has the seconds of the parts of an update (`breakdown`) and the errors of
-    its scores (`score_errors`).
+    its scores (`score_errors`). On a `mesh` of devices bytes are those of one of them.
     """
     learner = Learner(Contrastive(fuse=fuse), optax.adam(3e-4))
-    kept = learner, _rows(), jr.key(0)
-    progress = eqx.filter_jit(learner.init)(architecture, Spec(29, 8, 2), key=jr.key(1))
+    mesh = DeviceMesh() if mesh is None else mesh
+    kept = learner, mesh.place(SplitRows(_rows(), mesh)), jr.key(0)
+
+    def begin() -> Any:
+        return mesh.constrain(learner.init(architecture, Spec(29, 8, 2), key=jr.key(1)))
+
+    progress = eqx.filter_jit(begin)()
     jax.block_until_ready(eqx.filter(progress, eqx.is_array))
 
     def one(kept: Any, progress: Any) -> Any:
         learner, rows, key = kept
-        return learner.fit(progress, rows, updates=1, batch_size=batch_size, key=key)
+        progress, metrics = learner.fit(progress, rows, updates=1, batch_size=batch_size, key=key)
+        return mesh.constrain(progress), metrics
 
     total = costs(eqx.filter_make_jaxpr(one)(kept, progress)[0])
     row: dict[str, float] = {"product_flops": total.flops, "product_bytes": total.bytes}
@@ -134,7 +143,8 @@ def _time(
 def measure_apart(
     architecture: AbstractArchitecture, *, seconds_to_compile: float | None, **options: Any
 ) -> dict[str, float] | None:
-    """`measure` in a process of its own, so that no measurement sees another's memory or caches.
+    """`measure` in a process of its own, so that no measurement sees another's memory or caches. On
+    CPUs it has as many virtual devices as its mesh asks for.
 
     **Returns:** None where compilation took longer than allowed.
 
@@ -162,6 +172,9 @@ def measure_apart(
 
 
 def _work(sender: Any, architecture: AbstractArchitecture, options: dict[str, Any]) -> None:
+    mesh = options.get("mesh")
+    if mesh is not None:
+        jax.config.update("jax_num_cpu_devices", mesh.size)  # Before JAX looks for its devices.
     for row in measure(architecture, **options):
         sender.send(row)
 

@@ -13,7 +13,7 @@ _PANELS = (
     ("peak_bytes", "memory at most (GB)", 1e9),
 )
 _MARKERS = "osD^vPX*"
-# What `benchmark_depth.py` calls the forms of one update.
+# What `benchmark_depth.py` calls the forms of one update; on a mesh its axes follow.
 _LINES = {"fused": "-", "scan": "-.", "block": ":", "loop": "--"}
 
 
@@ -33,7 +33,7 @@ def plot_depth(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
                 label=f"{architecture}, {twin}" if several else architecture,
                 color=COLOURS[i % len(COLOURS)],
                 marker=_MARKERS[i % len(_MARKERS)],
-                linestyle=_LINES[twin],
+                linestyle=_LINES[twin.split()[0]],
             )
         axes.set(xscale="log", xlabel="depth", title=label)
         axes.set_xticks(depths, [str(depth) for depth in depths])

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from architectures import Precision, Remat
-from crlx import JSON, AbstractArchitecture
+from crlx import JSON, AbstractArchitecture, DeviceMesh
 from experiments._depth import Looped, measure_apart
 from experiments._depth_fit import PAPER_UPDATES, hours, line
 from experiments._depth_plot import plot_depth
@@ -61,6 +61,9 @@ class Options:
     """Compilations (of scans; loops are compiled once) and calls, of which the median is taken."""
     twins: tuple[Literal["fused", "scan", "block", "loop"], ...] = ("fused", "scan", "loop")
     """Which forms of the update."""
+    meshes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="AXES...")] = ()
+    """Meshes of devices, such as data=1 data=2 data=4,layers=2, on which the fused form is timed
+    too, to see how it scales. CPUs get as many virtual devices."""
     precision: Literal["default", "highest", "bfloat16"] = "default"
     """Of the matrix products of blocks."""
     parts: bool = False
@@ -76,6 +79,8 @@ class Options:
             if not getattr(self, name) > 0:
                 flag = name.replace("_", "-")
                 raise ValueError(f"--{flag} must be positive; got {getattr(self, name)}.")
+        for text in self.meshes:
+            _check(DeviceMesh.read(text), text, self)
 
     def build(self, name: str, depth: int) -> AbstractArchitecture:
         """The networks of that name and depth."""
@@ -96,7 +101,7 @@ def main(options: Options) -> None:
     rows: list[dict[str, Any]] = []
     slow: set[str] = set()
     for (name, depth), architecture in networks.items():
-        for twin in options.twins:
+        for twin in (*options.twins, *(f"fused {mesh}" for mesh in options.meshes)):
             if twin == "loop" and name in slow:
                 continue
             found = _measure(architecture, twin, options)
@@ -122,16 +127,32 @@ def _measure(
 ) -> dict[str, float] | None:
     if twin == "block":
         architecture = dataclasses.replace(architecture, remat=Remat.BLOCK)
+    form, _, mesh = twin.partition(" ")
     return measure_apart(
         Looped(architecture) if twin == "loop" else architecture,
         # A scan gets all the time that it needs.
         seconds_to_compile=options.seconds_to_compile if twin == "loop" else None,
-        fuse=twin == "fused",
+        fuse=form == "fused",
+        mesh=DeviceMesh.read(mesh) if mesh else None,
         parts=options.parts,
         batch_size=options.batch_size,
         compilations=1 if twin == "loop" else options.repeats,
         calls=options.repeats,
     )
+
+
+def _check(mesh: DeviceMesh, text: str, options: Options) -> None:
+    """Refuses meshes that the sizes or the devices do not fit."""
+    mesh.check_split("--batch-size", options.batch_size)
+    if options.width % mesh.layers:
+        width = -(-options.width // mesh.layers) * mesh.layers
+        raise ValueError(
+            f"--width {options.width} cannot be split in {mesh.layers} as --meshes {text} asks: "
+            f"use a multiple, such as {width}."
+        )
+    there = jax.device_count()
+    if jax.default_backend() != "cpu" and mesh.size > there:
+        raise ValueError(f"--meshes {text} asks for {mesh.size} devices, but there are {there}.")
 
 
 def _conclusions(rows: list[dict[str, Any]]) -> Iterator[str]:

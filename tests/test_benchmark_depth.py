@@ -30,10 +30,14 @@ def test_the_twin_has_no_scan_left(getkey):
 @pytest.mark.thorough
 def test_rows_are_written_as_promised(tmp_path):
     out = tmp_path / "new" / "depth.json"
-    main(Options(("hyperspherical",), (4,), width=8, batch_size=8, repeats=1, out=out))
+    sizes = {"width": 8, "batch_size": 8, "repeats": 1}
+    main(Options(("hyperspherical",), (4,), **sizes, meshes=("data=2,layers=2",), out=out))
     found = json.loads(out.read_text())
     cases = {(row["architecture"], row["depth"], row["twin"]) for row in found["rows"]}
-    assert cases == {("hyperspherical", 4, twin) for twin in ("scan", "loop")}
+    twins = {"fused", "scan", "loop", "fused data=2,layers=2"}
+    assert cases == {("hyperspherical", 4, twin) for twin in twins}
+    losses = [row["loss"] for row in found["rows"]]
+    np.testing.assert_allclose(losses, losses[0], rtol=1e-4)
     promised = {"architecture", "depth", "twin", "compile_seconds", "seconds_per_update"}
     promised |= {"peak_bytes", "logit_mean", "logit_spread", "penalty", "saturated"}
     assert all(promised <= row.keys() for row in found["rows"])
@@ -60,6 +64,19 @@ def test_what_compiles_too_long_is_left_out():
 def test_a_measurement_that_fails_is_not_waited_for():
     with pytest.raises(RuntimeError, match="ended early"):
         measure_apart(ResidualNetworks(width=8), seconds_to_compile=None, **{**SMALL, "calls": -1})
+
+
+@pytest.mark.parametrize(
+    ("mesh", "message"),
+    [
+        ("model=2", "written as data=N or data=N,layers=M"),
+        ("data=3", "--batch-size 8 cannot be split over 3 devices: use 6 or 9"),
+        ("data=1,layers=4", "--width 6 cannot be split in 4 .* such as 8"),
+    ],
+)
+def test_meshes_that_do_not_fit_are_refused(mesh, message):
+    with pytest.raises(ValueError, match=message):
+        Options(width=6, batch_size=8, meshes=(mesh,))
 
 
 @pytest.mark.parametrize("field", ["batch_size", "repeats", "seconds_to_compile"])
