@@ -4,14 +4,14 @@ import equinox as eqx
 import jax
 import jax.random as jr
 
-from crlx import Learner, OfflineRows, Progress
+from crlx import AbstractRows, Learner, Progress
 from objectives import Contrastive
 
 from ._machine import median_seconds
 
 
 def breakdown(
-    learner: Learner, progress: Progress, rows: OfflineRows, *, batch_size: int, calls: int
+    learner: Learner, progress: Progress, rows: AbstractRows, *, batch_size: int, calls: int
 ) -> dict[str, float]:
     """Seconds of the parts of one contrastive update, as differences of programs that each leave
     one part away; small ones may come out below zero.
