@@ -1,6 +1,6 @@
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +31,25 @@ def measure_machine(*, size: int = 2048, length: int = 1 << 25, repeats: int = 5
     product = median_seconds(jax.jit(jnp.matmul), (matrix, matrix), repeats)
     added = median_seconds(jax.jit(jnp.add), (vector, vector), repeats)
     return Machine(2 * size**3 / product, 3 * vector.nbytes / added)
+
+
+def shares(row: Mapping[str, float], machine: Machine) -> dict[str, float]:
+    """How near an update comes to what the device did at best.
+
+    **Arguments:**
+
+    - `row`: with `product_flops` and `product_bytes`, of the matrix products of an update, and
+      `seconds_per_update`.
+    - `machine`: the device.
+
+    **Returns:** the shares of its rates. That of bytes is of operands and results of products, if
+    none of them stayed in a cache, so it may be above 1.
+    """
+    seconds = row["seconds_per_update"]
+    return {
+        "share_of_products": row["product_flops"] / seconds / machine.flops,
+        "share_of_bytes": row["product_bytes"] / seconds / machine.bytes,
+    }
 
 
 def median_seconds(function: Callable[..., Any], args: tuple[Any, ...], calls: int) -> float:

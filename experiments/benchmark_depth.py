@@ -16,7 +16,7 @@ from crlx import JSON, AbstractArchitecture, DeviceMesh
 from experiments._depth import Looped, measure_apart
 from experiments._depth_fit import PAPER_UPDATES, hours, line
 from experiments._depth_plot import plot_depth
-from experiments._machine import Machine, measure_machine
+from experiments._machine import Machine, measure_machine, shares
 from experiments._parts import ARCHITECTURES, choose, sized
 from experiments._run_directory import provenance, write_json
 
@@ -26,7 +26,8 @@ _COLUMNS = (
     "twin",
     "compile_seconds",
     "seconds_per_update",
-    "share_of_machine",
+    "share_of_products",
+    "share_of_bytes",
     "peak_bytes",
     "logit_mean",
     "logit_spread",
@@ -110,9 +111,8 @@ def main(options: Options) -> None:
                 limit = f"{options.seconds_to_compile:g} s"
                 console.print(f"{name}, depth {depth}, {twin}: not compiled in {limit}, left out")
                 continue
-            share = found["product_flops"] / found["seconds_per_update"] / machine.flops
-            row = {"architecture": name, "depth": depth, "twin": twin, "share_of_machine": share}
-            rows.append({**row, **found})
+            row = {"architecture": name, "depth": depth, "twin": twin}
+            rows.append({**row, **shares(found, machine), **found})
             shown = (*_COLUMNS, *((*_PARTS, *_ERRORS) if options.parts else ()))
             console.print(", ".join(f"{column} {_show(rows[-1][column])}" for column in shown))
             if options.out is not None:

@@ -39,7 +39,15 @@ def test_rows_are_written_as_promised(tmp_path):
     losses = [row["loss"] for row in found["rows"]]
     np.testing.assert_allclose(losses, losses[0], rtol=1e-4)
     promised = {"architecture", "depth", "twin", "compile_seconds", "seconds_per_update"}
-    promised |= {"peak_bytes", "logit_mean", "logit_spread", "penalty", "saturated"}
+    promised |= {
+        "share_of_products",
+        "share_of_bytes",
+        "peak_bytes",
+        "logit_mean",
+        "logit_spread",
+        "penalty",
+        "saturated",
+    }
     assert all(promised <= row.keys() for row in found["rows"])
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 

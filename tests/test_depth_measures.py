@@ -9,7 +9,7 @@ import pytest
 from architectures import Precision, ResidualNetworks
 from architectures._products import product
 from experiments._depth_fit import PAPER_UPDATES, hours, line
-from experiments._machine import measure_machine
+from experiments._machine import Machine, measure_machine, shares
 from experiments._program_costs import costs
 from experiments._score_errors import score_errors
 
@@ -50,6 +50,12 @@ def test_rates_are_those_of_a_machine():
     machine = measure_machine(size=128, length=1 << 16, repeats=2)
     assert 1e7 < machine.flops < 1e17
     assert 1e7 < machine.bytes < 1e15
+
+
+def test_shares_are_of_the_rates_of_a_machine():
+    row = {"product_flops": 6.0, "product_bytes": 10.0, "seconds_per_update": 2.0}
+    found = shares(row, Machine(flops=12.0, bytes=4.0))
+    assert found == {"share_of_products": 0.25, "share_of_bytes": 1.25}
 
 
 def test_rounding_blocks_changes_scores_and_leaves_energies_alone():
