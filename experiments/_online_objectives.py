@@ -6,7 +6,15 @@ from functools import partial
 
 import architectures as nets
 import objectives as obj
-from crlx import AbstractBehaviour, Geometric, Greedy, Stochastic
+from crlx import (
+    AbstractBehaviour,
+    AbstractHindsight,
+    Anywhere,
+    Geometric,
+    Greedy,
+    Mixture,
+    Stochastic,
+)
 
 from ._objectives import Entry
 
@@ -20,18 +28,21 @@ class OnlineParts:
     - `contrast`: what the flag of that name chose.
     - `radius`: within which a goal of the task counts as reached.
     - `discount`: of goals and of values.
-    - `temperature`: where that of maximum-entropy policies starts.
+    - `elsewhere`: the share of the policy's goals that come from other episodes. With the goals of
+      its own episodes alone, a policy that runs into a wall is never asked for what lies behind it.
     """
 
     contrast: obj.AbstractContrast
     radius: float
     discount: float
-    temperature: float
+    elsewhere: float
 
     @property
-    def actor(self) -> obj.MaxEntropy:
-        """The policy that samples."""
-        return obj.MaxEntropy(temperature=self.temperature)
+    def actor_goals(self) -> AbstractHindsight | None:
+        """What a policy is trained to reach; None for the same as its critic."""
+        if self.elsewhere == 0:
+            return None
+        return Mixture((self.goals, Anywhere()), (1 - self.elsewhere, self.elsewhere))
 
     @property
     def goals(self) -> Geometric:
@@ -40,7 +51,9 @@ class OnlineParts:
 
 
 def _infonce(parts: OnlineParts) -> obj.Contrastive:
-    return obj.Contrastive(contrast=parts.contrast, actor=parts.actor, goals=parts.goals)
+    return obj.Contrastive(
+        parts.contrast, obj.MaxEntropy(), parts.goals, actor_goals=parts.actor_goals
+    )
 
 
 def _cmd(parts: OnlineParts) -> obj.Contrastive:
@@ -55,7 +68,7 @@ def _relabelling(parts: OnlineParts, fraction: float) -> obj.Relabelling:
 
 def _sac(parts: OnlineParts, fraction: float) -> obj.SAC:
     relabelling = _relabelling(parts, fraction)
-    return obj.SAC(parts.actor, relabelling, discount=parts.discount)
+    return obj.SAC(obj.MaxEntropy(), relabelling, discount=parts.discount)
 
 
 def _td3(parts: OnlineParts, fraction: float) -> obj.TD3:
@@ -63,7 +76,8 @@ def _td3(parts: OnlineParts, fraction: float) -> obj.TD3:
 
 
 def _survival(parts: OnlineParts) -> obj.Survival:
-    return obj.Survival(parts.actor, actor_goals=parts.goals, discount=parts.discount)
+    goals = parts.actor_goals or parts.goals
+    return obj.Survival(obj.MaxEntropy(), actor_goals=goals, discount=parts.discount)
 
 
 _SQUASHED = {"squashed": True}
@@ -84,6 +98,8 @@ ONLINE: Mapping[str, Entry[OnlineParts]] = {
 }
 # These read the goals that were commanded, and which steps ended an episode.
 REWARDED = ("sac", "sac-her", "td3", "td3-her")
+# Their policies are trained on goals that can be chosen apart.
+FREE = ("infonce", "cmd", "survival")
 # Their policies have no randomness that was learnt.
 NOISY = ("td3", "td3-her", "gcsl", "gcbc")
 

@@ -28,7 +28,7 @@ from crlx.testing import random_rows
 from . import _command_line
 from ._composition import build_architecture, check_flags
 from ._extent import Extent
-from ._online_objectives import ONLINE, REWARDED, OnlineParts, behaviour
+from ._online_objectives import FREE, ONLINE, REWARDED, OnlineParts, behaviour
 from ._online_sizes import check_sizes
 from ._parts import ARCHITECTURES, CONTRASTS, ENERGIES, choose, listed
 
@@ -48,7 +48,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 _SIZES = {"laptop": {"depth": 4, "width": 64}, "paper": {"depth": 64, "width": 256}}
 _INPUTS = {"laptop": "scaled", "paper": "raw"}
-_TEMPERATURE = {"laptop": 0.1, "paper": 1.0}
+# The share of the goals of the policy that come from other episodes.
+_ELSEWHERE = {"laptop": 0.5, "paper": 0.0}
 _BEHAVIOURS: dict[str, type[AbstractBehaviour]] = {
     "stochastic": Stochastic,
     "deterministic": Greedy,
@@ -86,6 +87,9 @@ class Names:
     inputs: Annotated[str | None, listed("inputs", ("scaled", "raw"))] = None
     """What networks read of states and goals: scaled by the mean and standard deviation of all that
     was met, or raw; by default scaled on the laptop, and raw in the paper."""
+    elsewhere: Annotated[float | None, tyro.conf.arg(metavar="SHARE")] = None
+    """Of the goals that the policy is trained on, how many come from other episodes; by default 0.5
+    on the laptop, and 0 in the paper. For infonce, cmd and survival."""
     action_chunk: Annotated[int, tyro.conf.arg(metavar="N")] = 1
     """Actions that critic and actor see at once, and that are carried out one after the other. For
     infonce, cmd, gcsl, gcbc and survival."""
@@ -108,7 +112,7 @@ class Options(Extent, Names):
     """The architecture's own settings."""
     behaviour: AbstractBehaviour = dataclasses.field(default_factory=Stochastic)
     """How experience is gathered."""
-    steps: int = 400_000
+    steps: int = 300_000
     """Environment steps of all environments together, at least; the last round is made whole."""
     num_envs: int = 128
     """Environments that are simulated side by side."""
@@ -116,7 +120,7 @@ class Options(Extent, Names):
     """Steps of each environment before the first update."""
     unroll: int = 50
     """Steps of each environment in a round."""
-    updates: int = 200
+    updates: int = 600
     """Gradient steps in a round."""
     batch_size: int = 256
     """Rows of a minibatch."""
@@ -209,7 +213,7 @@ def compose(names: Names) -> Options:
         architecture=names.architecture_name,
     )
     contrast = choose("contrast", names.contrast or "forward", CONTRASTS)()
-    parts = OnlineParts(contrast, spec.radii.success, 0.99, _TEMPERATURE[names.preset])
+    parts = OnlineParts(contrast, spec.radii.success, 0.99, _elsewhere(names))
     objective = entry.build(parts)
     if names.action_chunk > 1:
         objective = obj.Chunked(objective, names.action_chunk)
@@ -240,6 +244,19 @@ def _sizes(names: Names) -> dict[str, int | None]:
         "actor_depth": actor_depth,
         "width": usual["width"] if names.width is None else names.width,
     }
+
+
+def _elsewhere(names: Names) -> float:
+    if names.elsewhere is None:
+        return _ELSEWHERE[names.preset]
+    if names.objective_name not in FREE:
+        raise ValueError(
+            f"--objective {names.objective_name} trains its policy on the goals of its values or "
+            f"of its data; leave --elsewhere out, or use {', '.join(FREE)}."
+        )
+    if not 0 <= names.elsewhere <= 1:
+        raise ValueError(f"--elsewhere is a share, 0 to 1; got {names.elsewhere}.")
+    return names.elsewhere
 
 
 def _behaviour(names: Names) -> AbstractBehaviour:

@@ -10,6 +10,8 @@ from jaxtyping import install_import_hook
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
+# Most tests compile much and compute little; the others ask for `optimized`.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # Half of the time goes to compiling, which the older emitters do a third faster. An unknown flag
 # would end the process, so it is given only where it is known to exist.
 if importlib.metadata.version("jaxlib").startswith("0.10."):
@@ -49,13 +51,13 @@ def forget_programs():
 
 
 @pytest.fixture
-def lightly_compiled():
-    """Compiles faster and runs slower, for tests that compile much and compute little."""
+def optimized():
+    """Compiles slower and runs faster, for tests that compute much."""
     import jax
 
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
     jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="module")
@@ -68,15 +70,12 @@ def compiled_once(tmp_path_factory):
     settings = {
         "jax_compilation_cache_dir": directory,
         "jax_persistent_cache_min_compile_time_secs": 0.1,
-        "jax_disable_most_optimizations": True,
     }
     before = {name: jax.config.values[name] for name in settings}
     for name, value in settings.items():
         jax.config.update(name, value)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = directory
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
-    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     yield
-    del os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"]
     for name, value in before.items():
         jax.config.update(name, value)

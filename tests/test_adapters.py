@@ -27,7 +27,6 @@ _MODEL = """
 </mujoco>
 """
 # Physics compiles much longer than it runs here.
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
 
 RADII = Radii(0.5, easy=1.0)
 

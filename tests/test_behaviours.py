@@ -12,8 +12,6 @@ from architectures import MRN, Gaussian, MLPNetworks, ResidualNetworks
 from crlx import AbstractActor, Agent, BestOf, Greedy, Learner, Spec, Stochastic
 from objectives import GCBC, GCIQL, SAC, TD3, Backward, Contrastive, Survival
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 SPEC = Spec(3, 2, 2)
 MLP = MLPNetworks(depth=1, width=8, dim=4)
 SQUASHED = ResidualNetworks(depth=4, width=8, dim=4, squashed=True)

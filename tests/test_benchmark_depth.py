@@ -12,7 +12,6 @@ from experiments.benchmark_depth import Options, main
 SMALL = {"batch_size": 8, "compilations": 1, "calls": 1}
 
 
-@pytest.mark.usefixtures("lightly_compiled")
 def test_twins_compute_the_same_update():
     scanned = ResidualNetworks(depth=8, width=8)
     rows = [list(measure(a, **SMALL))[-1] for a in (scanned, Looped(scanned))]
@@ -52,7 +51,6 @@ def test_rows_are_written_as_promised(tmp_path):
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.usefixtures("lightly_compiled")
 def test_statistics_are_those_of_initialization():
     """The penalty is 0.1 times the mean square of log-sums near the mean score plus log B."""
     row = list(measure(ResidualNetworks(depth=64, width=8), **SMALL))[-1]

@@ -11,8 +11,6 @@ from architectures import ResidualNetworks
 from crlx import Learner, Spec
 from crlx.testing import check_objective, check_rows, numbered_rows, random_rows
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 SPEC = Spec(3, 2, 2)
 NETWORKS = ResidualNetworks(depth=4, width=8, dim=4, squashed=True)
 CRL = obj.Contrastive(actor=obj.MaxEntropy())

@@ -68,8 +68,6 @@ from crlx.testing import (
 )
 from objectives import GCBC
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 SPEC = Spec(3, 2, 2)
 MLP = MLPNetworks(depth=1, width=8, dim=4)
 RESIDUAL = ResidualNetworks(depth=4, width=8, dim=4, squashed=True, learn_scale=True)

@@ -13,8 +13,6 @@ from experiments._machine import Machine, measure_machine, shares
 from experiments._program_costs import costs
 from experiments._score_errors import score_errors
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 
 @pytest.mark.parametrize("precision", Precision)
 def test_products_are_counted_as_often_as_they_run(precision):

@@ -21,8 +21,6 @@ from architectures import (
 from crlx import OfflineRows, Spec, Step, Uniform
 from objectives import AWR, DDPGBC, Backward, Contrastive, MaxEntropy
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 SPEC = Spec(5, 2, 3)
 ARCHITECTURES = {
     "residual": ResidualNetworks(depth=8, width=8, dim=4, squashed=True),

@@ -19,8 +19,6 @@ from crlx import (
 )
 from crlx.testing import chi_square, datasets, keys
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 DRAWS = 100_000
 START = 17  # Of all rows below, so that a result relative to zero is noticed.
 DISCOUNTS = (0.5, 0.9, 0.99, 0.995)

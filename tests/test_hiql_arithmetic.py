@@ -28,8 +28,6 @@ from crlx import Anywhere, Current, Final, Mixture, Uniform
 from crlx.testing import keys, numbered_rows
 from objectives import AWR, HIQL, HierarchicalActor, HIQLBatch
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 TERMS = "value/loss", "low/loss", "high/loss"
 
 

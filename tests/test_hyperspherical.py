@@ -28,8 +28,6 @@ from architectures import (
 from crlx import Spec, project
 from crlx.testing import batches, depths, keys, widths
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 BLOCKS = {HyperLerp: SphereBlock.LERP, HyperResidual: SphereBlock.RESIDUAL}
 SPEC = Spec(3, 2, 2)
 blocks = pytest.mark.parametrize("block", SphereBlock, ids=lambda b: b.name)

@@ -22,8 +22,6 @@ from experiments._options import parse
 from experiments.inspect_depth import Options
 from objectives import AWR, GCBC, GCIQL, QRL, Backward, Contrastive, MaxEntropy, Standardized
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 DATASET = "pointmaze-medium-navigate-local"
 SPEC = Spec(3, 2, 3)
 ROWS = 12

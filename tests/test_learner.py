@@ -20,8 +20,6 @@ from crlx import (
 from crlx.testing import random_rows
 from objectives import GCBC
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 SPEC = Spec(3, 2, 2)
 MLP = MLPNetworks(depth=1, width=8, dim=4)
 CLONING = Learner(GCBC(), optax.adam(1e-2))

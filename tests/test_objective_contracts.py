@@ -43,8 +43,6 @@ from objectives import (
     Within,
 )
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 SPEC = Spec(3, 2, 2)
 STATES = Spec(3, 2, 3)  # Goals are whole states.
 CHOICES = Spec(3, 4, 2, actions=ActionSpace.CHOICE)

@@ -46,8 +46,6 @@ from objectives import (
     polyak,
 )
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 PLAIN = MLPNetworks(depth=2, width=16, dim=16)
 METRIC = MLPNetworks(depth=2, width=16, dim=16, energy=IQE(8), shared=True)

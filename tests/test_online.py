@@ -28,8 +28,6 @@ from crlx.envs.wrappers import training
 from crlx.testing import check_source
 from objectives import GCBC
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 WALK = training(Walk())
 MLP = MLPNetworks(depth=1, width=8, dim=4)
 ENVS, WARM_UP, UNROLL = 3, 9, 4

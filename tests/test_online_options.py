@@ -2,11 +2,9 @@ import pytest
 
 import objectives as obj
 from architectures import ResidualNetworks
-from crlx import BestOf, Greedy, Stochastic
+from crlx import Anywhere, BestOf, Greedy, Mixture, Stochastic
 from experiments._online_objectives import ONLINE
 from experiments._online_options import parse
-
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
 
 
 @pytest.mark.parametrize("name", ONLINE)
@@ -46,6 +44,22 @@ def test_behaviours_and_chunks():
 
 
 @pytest.mark.parametrize(
+    "arguments, weights",
+    [
+        ([], (0.5, 0.5)),
+        (["--elsewhere", "0.25"], (0.75, 0.25)),
+        (["--elsewhere", "0"], None),
+        (["--preset", "paper"], None),
+    ],
+)
+def test_goals_from_other_episodes(arguments, weights):
+    objective = parse([*arguments, "--inputs", "raw"]).objective
+    assert isinstance(objective, obj.Contrastive)
+    wanted = None if weights is None else Mixture((objective.goals, Anywhere()), weights)
+    assert objective.actor_goals == wanted
+
+
+@pytest.mark.parametrize(
     "arguments, message",
     [
         (["--depth", "6"], "multiple of 4"),
@@ -57,6 +71,8 @@ def test_behaviours_and_chunks():
         (["--objective", "cmd", "--collect", "best"], "cannot be scored for a commanded goal"),
         (["--objective", "sac", "--contrast", "forward"], "loss of its own"),
         (["--inputs", "rav"], "did you mean 'raw'"),
+        (["--objective", "gcbc", "--elsewhere", "0.5"], "leave --elsewhere out, or use infonce"),
+        (["--elsewhere", "1.5"], "--elsewhere is a share, 0 to 1; got 1.5"),
         (["--objective", "infonse"], "did you mean 'infonce'"),
     ],
 )

@@ -17,8 +17,6 @@ from crlx._optimizer_check import _WRONG_ON_STACKS, _WRONG_WITHIN, check_optimiz
 from crlx.testing import check_optimizer_on_stacks
 from objectives import GCBC
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 SPEC = Spec(3, 2, 2)
 ADAM = optax.adam(1e-2)
 contrib = optax.contrib

@@ -25,8 +25,6 @@ from crlx import (
 )
 from crlx.testing import keys
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 SPEC = Spec(3, 2, 2)
 LAYERS, MEMBERS = 2, 2
 contrib = optax.contrib

@@ -16,8 +16,6 @@ from crlx import AbstractPaced, Learner
 from crlx.testing import random_rows
 from objectives import AWR, QRL, TD3
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 DUE = (1.0, 0.0, 0.0, 2.5, 0.0, 1.0)  # The pace of one field, by update; then again.
 SLOW = optax.adam(optax.linear_schedule(0.1, 0.01, 20))  # Its steps depend on its own count.
 

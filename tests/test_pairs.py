@@ -14,8 +14,6 @@ from experiments._options import parse
 from experiments._parts import ARCHITECTURES, CRITICS
 from objectives import Backward, Binary, Contrastive
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 SPEC = Spec(4, 2, 4)
 PAIRS = [
     *(("infonce", name) for name in ARCHITECTURES if name != "shared-mrn"),

@@ -13,8 +13,6 @@ from architectures import MLPNetworks, Precision, Remat, ResidualNetworks, unsta
 from architectures._side_by_side import alike, batched, side_by_side
 from crlx import Pass, loops, run
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 
 def encoder(depth=8, width=8, size=3, seed=0, kind=ResidualNetworks, **options):
     make = kind(depth=depth, width=width, **options).encoder

@@ -26,8 +26,6 @@ from crlx import (
 from crlx.testing import batches, random_rows
 from objectives import GCBC
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 SPEC, BATCH = Spec(3, 2, 2), 8
 SPHERES = (2, 3, 4, 3)  # Members, layers, out, in.
 RATE, DECAY, MOMENTUM = 0.05, 0.1, 0.9

@@ -24,8 +24,6 @@ from hypothesis import strategies as st
 
 from objectives import AWR, DDPGBC, QRL, QRLBatch
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 EPSILON, SHARPNESS, OFFSET = 0.05, 0.3, 4.0
 
 

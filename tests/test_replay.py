@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 from crlx import Final, Geometric, Replay, Uniform
 from crlx.testing import check_rows, chi_square, keys
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 STEP, FINAL, NEWEST = range(3)
 
 

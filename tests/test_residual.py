@@ -7,13 +7,10 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-import pytest
 
 from architectures import NormalizedDense, ResidualNetworks
 from crlx import Spec
 from objectives import Forward
-
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
 
 PAPER = pathlib.Path(__file__).parent / "data" / "paper_networks.npz"
 

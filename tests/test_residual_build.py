@@ -10,8 +10,6 @@ import pytest
 from architectures import Remat, ResidualNetworks
 from crlx import Affine, Spec
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 # Sizes of state, action and goal, then parameters of the critic and of the actor by depth.
 COUNTS = {
     (29, 8, 2): {

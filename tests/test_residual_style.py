@@ -22,8 +22,6 @@ from architectures import (
 from crlx import Spec, decode, encode
 from crlx.testing import batch_sizes, depths, keys, widths
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 
 def trunk(style, depth=8, width=8, key=None, remat=Remat.NONE):
     build = eqx.filter_jit(style.trunk)

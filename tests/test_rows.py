@@ -8,8 +8,6 @@ from hypothesis import given
 from crlx import OfflineRows, Spec, Step
 from crlx.testing import check_rows, datasets, episodes, keys, numbered_rows, random_rows
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 
 def steps(count):
     return random_rows(Spec(3, 2, 2), [count], key=jax.random.key(0)).steps

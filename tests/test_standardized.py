@@ -27,8 +27,6 @@ from crlx import (
 from crlx.testing import check_objective, check_term_gradients, random_rows
 from objectives import GCBC, TD3, Contrastive, Standardized
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 SPEC, COLUMNS = Spec(3, 2, 2), (2, 0)
 MLP = MLPNetworks(depth=1, width=8, dim=4)
 # Ensembles, whose members each read the statistics; and which term trains which fields.

@@ -32,7 +32,6 @@ from architectures import (
 from crlx import Spec
 from objectives import Contrastive
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
 SPEC = Spec(3, 2, 3)
 ROWS = 4
 STYLES = {

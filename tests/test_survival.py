@@ -25,8 +25,6 @@ from hypothesis.extra import numpy as hnp
 from crlx.testing import keys, numbered_rows
 from objectives import AWR, DDPGBC, Survival, SurvivalBatch
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 SPANS, DISCOUNT = (1, 2, 4, 8), 0.9
 AHEAD = jnp.array([1, 2, 3, 4, 7, 8, 30, 1, 5, 0, 2, 9], jnp.int32)
 LEFT = jnp.array([0, 1, 2, 3, 4, 6, 7, 8, 50, 3, 1, 2], jnp.int32)

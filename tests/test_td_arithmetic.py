@@ -26,8 +26,6 @@ from affine import (
 
 from objectives import AWR, DDPGBC, GCIQL, GCIVL, SAC, TD3, Deterministic, MaxEntropy
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 TERMS = "critic/loss", "actor/loss"
 
 

@@ -26,8 +26,6 @@ from crlx.testing import (
     widths,
 )
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 SPEC = Spec(3, 2, 2)
 MLP = MLPNetworks(depth=1, width=8, dim=4)
 

@@ -28,8 +28,6 @@ from crlx.testing import (
     check_energy,
 )
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 SPEC = Spec(3, 2, 2)
 MLP = MLPNetworks(depth=1, width=8, dim=4)
 

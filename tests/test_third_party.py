@@ -204,12 +204,10 @@ class Meadow(AbstractSource[Ring]):
         return RingRows(data, self.length)
 
 
-@pytest.mark.usefixtures("lightly_compiled")
 def test_the_energy_passes_its_check(getkey):
     check_energy(LogCosh(), key=getkey())
 
 
-@pytest.mark.usefixtures("lightly_compiled")
 def test_the_objective_passes_its_checks(getkey):
     rows = random_rows(SPEC, [60, 3, 80], key=getkey())
     check_objective(Reach(), SMALL, SPEC, rows, key=getkey())
@@ -223,7 +221,6 @@ def test_the_objective_passes_its_checks(getkey):
     check_term_gradients(Reach(), params, state, batch, terms=terms, key=getkey())
 
 
-@pytest.mark.usefixtures("lightly_compiled")
 @pytest.mark.parametrize("collections", [1, 4, 13])
 def test_the_source_passes_its_checks(collections, getkey):
     source, agent = Meadow(), Agent(NETWORKS.actor(SPEC, key=getkey()))
@@ -265,7 +262,6 @@ def test_the_learner_trains_it_offline(getkey):
     assert jnp.mean(critic[-20:]) < 0.7 * jnp.mean(critic[:5])
 
 
-@pytest.mark.usefixtures("lightly_compiled")
 def test_the_target_follows_slowly(getkey):
     learner = Learner(Reach(rate=0.1), optax.adam(1e-2))
     start = learner.init(NETWORKS, SPEC, key=getkey())

@@ -34,8 +34,6 @@ from objectives import (
     Within,
 )
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 BATCH, TOLERANCE = 32, 2.5
 COMMANDED = 1000.0  # Added to the numbers of rows, to tell the goals that were commanded.
 OWN = (Uniform(), Final(), Geometric(0.8), ClippedGeometric(0.8), Current())

@@ -26,8 +26,6 @@ from architectures import (
 from crlx import Spec
 from crlx.testing import batch_sizes, depths, keys, widths
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 SPEC = Spec(3, 2, 2)
 STABLE = ResidualStyle(residual_scale=ResidualScale.RSQRT, final_norm=True)
 MAKES = {

@@ -37,8 +37,6 @@ from objectives import (
     expectile_loss,
 )
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 
 def states(ensemble, s, g):
     return np_values(ensemble, s, s[:, :0], g)

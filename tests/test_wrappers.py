@@ -160,7 +160,7 @@ def test_what_is_not_finite_after_the_end_does_not_count(getkey):
     assert isinstance(state.info["scores"], Scores)
 
 
-def test_a_maze_begins_new_episodes(getkey, lightly_compiled):
+def test_a_maze_begins_new_episodes(getkey):
     env = make("point_u_maze", episode_length=3)
     wrapped, actions = training(env), jnp.ones((6, SIZE, 2))
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):  # For Brax.
@@ -177,7 +177,7 @@ def test_a_maze_begins_new_episodes(getkey, lightly_compiled):
     assert goals <= {tuple(row) for row in places.tolist()}
 
 
-def test_brax_wraps_and_scores_our_environments(lightly_compiled):
+def test_brax_wraps_and_scores_our_environments():
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         env = brax_training.wrap(make("point_u_maze"), episode_length=3)
         env = brax_training.EvalWrapper(env)
