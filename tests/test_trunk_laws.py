@@ -73,7 +73,7 @@ def stacks_apart(tree):
     return jax.tree.leaves(unstacked(tree))
 
 
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(
     name=st.sampled_from(sorted(MAKES)),
     depth=depths(),
@@ -106,7 +106,7 @@ def test_twins_agree_in_double_precision(name, getkey):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.max(np.abs(b)))
 
 
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(
     name=st.sampled_from(sorted(MAKES)),
     depth=depths(),
@@ -133,7 +133,7 @@ def test_the_carry_keeps_its_dtype(name):
     assert eqx.filter_jit(low)(jnp.ones(5, jnp.bfloat16)).dtype == jnp.bfloat16
 
 
-@settings(max_examples=7)
+@settings(max_examples=4)
 @given(name=st.sampled_from(sorted(MAKES)), depth=depths(), width=widths(), key=keys())
 def test_unstacking_and_files_are_bitwise(name, depth, width, key, tmp_path_factory):
     network = encoder(name, depth, width, key)
@@ -154,7 +154,7 @@ def is_stack(node):
     return isinstance(node, Stacked)
 
 
-@settings(max_examples=9)
+@settings(max_examples=5)
 @given(name=st.sampled_from(sorted(MAKES)), depth=depths(), width=widths(), key=keys())
 def test_blocks_do_not_depend_on_depth(name, depth, width, key):
     shallow, deep = encoder(name, depth, width, key), encoder(name, 2 * depth, width, key)
