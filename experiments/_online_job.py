@@ -55,6 +55,7 @@ class OnlineJob(AbstractJob):
             episodes=options.eval_episodes,
             traced=min(8, options.eval_episodes),
             chunk=options.action_chunk,
+            sampled=options.eval_samples,
         )
 
     def init(self, seed: Seed) -> Carry:

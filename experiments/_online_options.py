@@ -139,6 +139,9 @@ class Options(Extent, Names):
     """Environment steps between evaluations, at least; by default a tenth of all."""
     eval_episodes: int = 32
     """Episodes of an evaluation, with each set of goals."""
+    eval_samples: bool = False
+    """Evaluate samples of the policy in place of its mode. Where a policy has learnt to move with
+    its noise, as an ant at first, the mode may stand still."""
     checkpoint_replay: bool = True
     """Keep what was met in checkpoints, so that a resumed run ends bit for bit as one that was not
     interrupted. Without it checkpoints are small, and a resumed run begins to gather anew."""

@@ -36,7 +36,7 @@ def test_both_sets_of_goals_are_scored_as_if_alone(tasks, chunk, getkey):
     """Against a plain loop over each set, from the same keys."""
     key, actor = getkey(), Headlong(chunk)
     found = TaskEvaluator(tasks, episodes=EPISODES, traced=2, chunk=chunk)(actor, key=key)
-    keys = jr.split(key, 2 * EPISODES)
+    keys = jr.split(jr.split(key)[0], 2 * EPISODES)
     for i, task in enumerate(tasks):
         env = evaluation(task)
         step = jax.jit(env.step)
@@ -66,6 +66,23 @@ def test_goals_are_those_of_their_set(tasks, getkey):
     # Far goals lie beyond the wall, those of training on both sides.
     assert np.all(goals["point_u_maze_eval"][:, 0] > 10)
     assert np.any(goals["point_u_maze"][:, 0] < 10)
+
+
+class Wavering(AbstractActor):
+    """Its mode stays, its samples move along x."""
+
+    def __call__(self, observation, goal):
+        return Gaussian(jnp.zeros(2), jnp.array([0.0, -jnp.inf]))
+
+
+@pytest.mark.parametrize("sampled", (False, True))
+def test_the_mode_or_samples_of_a_policy_act(tasks, sampled, getkey):
+    evaluator = TaskEvaluator(tasks[:1], episodes=4, traced=4, sampled=sampled)
+    paths = np.asarray(evaluator(Wavering(), key=getkey()).traces["point_u_maze"].q[..., :2])
+    far = np.abs(paths - paths[:, :1]).max(axis=(0, 1))
+    assert far[1] < 1e-6
+    assert (far[0] > 0.01) == sampled
+    assert len({path.tobytes() for path in paths}) == (4 if sampled else 1)
 
 
 def test_a_program_serves_all_policies_of_a_kind(tasks, getkey):

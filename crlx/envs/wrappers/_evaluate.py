@@ -9,7 +9,7 @@ import numpy as np
 from brax import base, envs
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from crlx import AbstractActor, Metrics, Plan
+from crlx import AbstractActor, Agent, Greedy, Metrics, Plan, Stochastic
 
 from ..tasks import GoalEnv
 from ._scores import Scored, Scores
@@ -42,7 +42,7 @@ class TaskEvaluation(eqx.Module):
 
 
 class TaskEvaluator:
-    """Evaluates policies without noise, on several sets of starts and goals at once.
+    """Evaluates policies on several sets of starts and goals at once.
 
     All sets together are one batch of one program, so that a maze is compiled once.
 
@@ -53,12 +53,19 @@ class TaskEvaluator:
     - `episodes`: how many of each.
     - `traced`: how many of each are kept step by step.
     - `chunk`: actions that the policy decides on at once.
+    - `sampled`: act by samples of the policy, as most do in training, in place of its mode.
 
     Raises `ValueError` for environments that do not step alike.
     """
 
     def __init__(
-        self, tasks: Sequence[GoalEnv], *, episodes: int = 128, traced: int = 8, chunk: int = 1
+        self,
+        tasks: Sequence[GoalEnv],
+        *,
+        episodes: int = 128,
+        traced: int = 8,
+        chunk: int = 1,
+        sampled: bool = False,
     ):
         if not 0 <= traced <= episodes:
             raise ValueError(f"Of {episodes} episodes, {traced} cannot be traced.")
@@ -70,12 +77,14 @@ class TaskEvaluator:
                 )
         self.tasks = tuple(tasks)
         self.episodes, self.traced, self.chunk = episodes, traced, chunk
+        self._behaviour = Stochastic() if sampled else Greedy()
         self._env = Scored(TimeLimit(_Sets(self.tasks), tasks[0].spec.episode_length))
 
     @eqx.filter_jit
     def __call__(self, actor: AbstractActor, *, key: PRNGKeyArray) -> TaskEvaluation:
         """The result, which depends on the policy and the key alone."""
-        state = self._env.reset(jr.split(key, self.episodes * len(self.tasks)))
+        rkey, akey = jr.split(key)
+        state = self._env.reset(jr.split(rkey, self.episodes * len(self.tasks)))
         spec = self.tasks[0].spec
         envs = state.obs.shape[0]
         watched = np.flatnonzero(np.arange(envs) % self.episodes < self.traced)
@@ -90,10 +99,11 @@ class TaskEvaluator:
 
         def advance(carry):
             step, state, plan, film = carry
-            modes = jax.vmap(lambda s, g: actor(s, g).mode())(
-                spec.state(state.obs), spec.goal(state.obs)
+            keys = jr.split(jr.fold_in(akey, step), envs)
+            decided = jax.vmap(lambda s, g, key: self._behaviour(Agent(actor), s, g, key=key))(
+                spec.state(state.obs), spec.goal(state.obs), keys
             )
-            action, plan = plan.follow(jnp.clip(modes, -1, 1))
+            action, plan = plan.follow(jnp.clip(decided, -1, 1))
             state = self._env.step(state, action)
             film = jax.tree.map(
                 lambda f, x: f.at[step + 1].set(x), film, self._frame(state, watched)
