@@ -10,7 +10,7 @@ from jaxtyping import install_import_hook
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
-# Most tests compile much and compute little; the others ask for `optimized`.
+# Tests compile much and compute little.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # Half of the time goes to compiling, which the older emitters do a third faster. An unknown flag
 # would end the process, so it is given only where it is known to exist.
@@ -48,16 +48,6 @@ def forget_programs():
     yield
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
-
-
-@pytest.fixture
-def optimized():
-    """Compiles slower and runs faster, for tests that compute much."""
-    import jax
-
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="module")
