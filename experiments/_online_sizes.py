@@ -1,31 +1,10 @@
 """Which sizes of an online run go together."""
 
 import math
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-
-class Sizes(Protocol):
-    """The flags that are numbers."""
-
-    @property
-    def steps(self) -> int: ...
-    @property
-    def num_envs(self) -> int: ...
-    @property
-    def warm_up(self) -> int: ...
-    @property
-    def unroll(self) -> int: ...
-    @property
-    def replay(self) -> int: ...
-    @property
-    def episode_length(self) -> int: ...
-    @property
-    def action_chunk(self) -> int: ...
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def seed(self) -> int: ...
-
+if TYPE_CHECKING:
+    from ._online_options import Options
 
 _POSITIVE = (
     *("steps", "num_envs", "warm_up", "unroll", "updates", "batch_size", "replay"),
@@ -34,7 +13,7 @@ _POSITIVE = (
 _ROWS = 2**31 - 1  # Rows are numbered with 32 bits.
 
 
-def check_sizes(sizes: Sizes) -> None:
+def check_sizes(sizes: "Options") -> None:
     """Raises `ValueError` for what does not go together, with the nearest values that do."""
     for name in _POSITIVE:
         value = getattr(sizes, name)
@@ -56,7 +35,7 @@ def check_sizes(sizes: Sizes) -> None:
     _check_replay(sizes)
 
 
-def _check_steps(sizes: Sizes) -> None:
+def _check_steps(sizes: "Options") -> None:
     least = sizes.num_envs * sizes.warm_up
     if sizes.steps >= least:
         return
@@ -67,7 +46,7 @@ def _check_steps(sizes: Sizes) -> None:
     )
 
 
-def _check_replay(sizes: Sizes) -> None:
+def _check_replay(sizes: "Options") -> None:
     longest = max(sizes.unroll, sizes.warm_up)
     # What a collection writes: its steps, the ends of episodes, and what is observed now.
     rows = longest + math.ceil(longest / sizes.episode_length) + 1
@@ -86,7 +65,7 @@ def _check_replay(sizes: Sizes) -> None:
         )
 
 
-def _held(sizes: Sizes) -> int:
+def _held(sizes: "Options") -> int:
     """The most steps that the replay holds."""
     episodes, rest = divmod(sizes.replay - 1, sizes.episode_length + 1)
     return episodes * sizes.episode_length + max(rest - 1, 0)

@@ -19,7 +19,7 @@ _PACKAGES = ("crlx", "jax", "jaxlib", "equinox", "optax", "numpy", "ogbench", "m
 _FREE = {
     *("out", "resume", "aim", "mesh", "dataset_dir", "dataset_path", "data_dir"),
     *("objective_name", "architecture_name", "contrast", "actor", "energy", "depth", "width"),
-    *("critic_depth", "actor_depth", "inputs", "collect"),
+    *("critic_depth", "actor_depth", "inputs", "elsewhere", "collect"),
 }
 
 

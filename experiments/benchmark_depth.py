@@ -101,11 +101,13 @@ def main(options: Options) -> None:
     console.print(f"This machine: {machine.flops:.3g} flop/s, {machine.bytes:.3g} bytes/s")
     rows: list[dict[str, Any]] = []
     slow: set[str] = set()
+    forms = [*((form, None) for form in options.twins), *(("fused", m) for m in options.meshes)]
     for (name, depth), architecture in networks.items():
-        for twin in (*options.twins, *(f"fused {mesh}" for mesh in options.meshes)):
-            if twin == "loop" and name in slow:
+        for form, mesh in forms:
+            twin = form if mesh is None else f"{form} {mesh}"
+            if form == "loop" and name in slow:
                 continue
-            found = _measure(architecture, twin, options)
+            found = _measure(architecture, form, mesh, options)
             if found is None:
                 slow.add(name)
                 limit = f"{options.seconds_to_compile:g} s"
@@ -123,20 +125,19 @@ def main(options: Options) -> None:
 
 
 def _measure(
-    architecture: AbstractArchitecture, twin: str, options: Options
+    architecture: AbstractArchitecture, form: str, mesh: str | None, options: Options
 ) -> dict[str, float] | None:
-    if twin == "block":
+    if form == "block":
         architecture = dataclasses.replace(architecture, remat=Remat.BLOCK)
-    form, _, mesh = twin.partition(" ")
     return measure_apart(
-        Looped(architecture) if twin == "loop" else architecture,
+        Looped(architecture) if form == "loop" else architecture,
         # A scan gets all the time that it needs.
-        seconds_to_compile=options.seconds_to_compile if twin == "loop" else None,
+        seconds_to_compile=options.seconds_to_compile if form == "loop" else None,
         fuse=form == "fused",
-        mesh=DeviceMesh.read(mesh) if mesh else None,
+        mesh=None if mesh is None else DeviceMesh.read(mesh),
         parts=options.parts,
         batch_size=options.batch_size,
-        compilations=1 if twin == "loop" else options.repeats,
+        compilations=1 if form == "loop" else options.repeats,
         calls=options.repeats,
     )
 
