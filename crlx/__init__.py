@@ -18,6 +18,7 @@ from ._encoders import AbstractEnergy as AbstractEnergy
 from ._encoders import AbstractLearnedEnergy as AbstractLearnedEnergy
 from ._encoders import AbstractQuasimetric as AbstractQuasimetric
 from ._encoders import pairwise as pairwise
+from ._exploration import Exploration as Exploration
 from ._files import replacing as replacing
 from ._hindsight import AbstractHindsight as AbstractHindsight
 from ._hindsight import Anywhere as Anywhere

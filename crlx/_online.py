@@ -5,9 +5,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from ._behaviours import AbstractBehaviour, Agent, Stochastic
+from ._exploration import Exploration
 from ._moments import Moments
 from ._plan import Plan
 from ._replay import Replay
@@ -62,6 +63,7 @@ class Collected(eqx.Module):
     - `replay`: what they have met.
     - `steps`: how many steps each has made.
     - `plan`: the actions that they are about to take.
+    - `push`: what was last added to their actions; see `Exploration`.
     - `moments`: statistics of the states that were acted in.
     """
 
@@ -69,6 +71,7 @@ class Collected(eqx.Module):
     replay: Replay
     steps: Int[Array, ""]
     plan: Plan
+    push: Float[Array, "envs act"]
     moments: Moments
 
 
@@ -85,6 +88,7 @@ class Online(AbstractMeasured[Collected]):
     - `capacity`: rows that are kept for each of them; see `Replay`.
     - `unroll`, `warm_up`: steps of each environment in a collection, and in the first.
     - `behaviour`: how the agent acts.
+    - `exploration`: in which environments it acts otherwise.
     - `chunk`: how many actions the policy decides on at once; they are carried out one after the
       other, up to the end of the episode.
     - `outcomes`: keep an `Outcome` of each step too, which objectives with rewards read.
@@ -96,6 +100,7 @@ class Online(AbstractMeasured[Collected]):
     unroll: int = 62
     warm_up: int = 1000
     behaviour: AbstractBehaviour = eqx.field(default_factory=Stochastic)
+    exploration: Exploration = eqx.field(default_factory=Exploration)
     chunk: int = 1
     outcomes: bool = True
 
@@ -109,9 +114,10 @@ class Online(AbstractMeasured[Collected]):
         observation = self.env.spec.state(state.obs)
         plan = Plan.start(self.envs, self.chunk, self.env.spec.action_size)
         extras = self._outcome(state, state)
-        replay = Replay.start(observation, plan.actions[:, 0], extras, capacity=self.capacity)
+        push = jnp.zeros_like(plan.actions[:, 0])
+        replay = Replay.start(observation, push, extras, capacity=self.capacity)
         moments = Moments.start(observation.shape[1])
-        return Collected(state, replay, jnp.zeros((), jnp.int32), plan, moments)
+        return Collected(state, replay, jnp.zeros((), jnp.int32), plan, push, moments)
 
     def collect(
         self, data: Collected, agent: Agent, *, key: PRNGKeyArray
@@ -140,13 +146,17 @@ class Online(AbstractMeasured[Collected]):
 
     def _step(self, data: Collected, agent: Agent, *, key: PRNGKeyArray) -> Collected:
         spec, now = self.env.spec, data.env.obs
-        keys = jr.split(key, self.envs)
-
-        def decide(observation: Array, goal: Array, key: PRNGKeyArray) -> Array:
-            return self.behaviour(agent, observation, goal, key=key)
-
-        decided = jax.vmap(decide)(spec.state(now), spec.goal(now), keys)
+        dkey, pkey = jr.split(key)
+        decided = jax.vmap(self._decide, (None, 0, 0, 0, 0))(
+            agent,
+            spec.state(now),
+            spec.goal(now),
+            self.exploration.acts_greedily(self.envs),
+            jr.split(dkey, self.envs),
+        )
         action, plan = data.plan.follow(jnp.clip(decided, -1, 1))
+        push = self.exploration.push(data.push, key=pkey)
+        action = jnp.clip(action + push, -1, 1)
         state = self.env.step(data.env, action)
         done = state.done > 0
         replay = data.replay.insert(
@@ -157,7 +167,20 @@ class Online(AbstractMeasured[Collected]):
             now=spec.state(state.obs),
         )
         moments = data.moments.merge(spec.state(now))
-        return Collected(state, replay, data.steps + 1, plan.drop(done), moments)
+        return Collected(state, replay, data.steps + 1, plan.drop(done), push, moments)
+
+    def _decide(
+        self,
+        agent: Agent,
+        observation: Float[Array, " obs"],
+        goal: Float[Array, " goal"],
+        greedy: Bool[Array, ""],
+        key: PRNGKeyArray,
+    ) -> Float[Array, " decision"]:
+        usual = self.behaviour(agent, observation, goal, key=key)
+        if self.exploration.greedy == 0:
+            return usual
+        return jnp.where(greedy, agent.actor(observation, goal).mode(), usual)
 
     def _outcome(self, before: BatchState, after: BatchState) -> Outcome | None:
         if not self.outcomes:

@@ -26,8 +26,8 @@ def placement(tree: PyTree, layers: int) -> PyTree:
       split over the axis `layers`, along its first axis that makes equal parts; all else is whole
       on every device. (Were whole layers shared out instead, XLA would gather the stack before
       the scan over it, and every device would need room for all of them at once.)
-    - `Collected`: environments, their plans and their part of the replay memory are split over all
-      devices.
+    - `Collected`: environments, their plans, their pushes and their part of the replay memory are
+      split over all devices.
     - `OfflineRows`: steps are split over all devices; their index is whole on every device.
     - Anything else is whole on every device.
 
@@ -124,6 +124,6 @@ def _collected(data: Collected) -> PyTree:
         split = is_shaped(x) and x.ndim > 0 and x.shape[0] in sizes
         return PartitionSpec(EVERYWHERE) if split else _WHOLE
 
-    parts = data.env, data.replay, data.plan
+    parts = data.env, data.replay, data.plan, data.push
     specs = [jax.tree.map(rule, part) for part in parts]
-    return eqx.tree_at(lambda d: (d.env, d.replay, d.plan), _whole(data), specs)
+    return eqx.tree_at(lambda d: (d.env, d.replay, d.plan, d.push), _whole(data), specs)

@@ -43,6 +43,7 @@ class OnlineJob(AbstractJob):
             unroll=options.unroll,
             warm_up=options.warm_up,
             behaviour=options.behaviour,
+            exploration=options.exploration,
             chunk=options.action_chunk,
             outcomes=options.outcomes,
         )

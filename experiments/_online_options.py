@@ -16,6 +16,7 @@ from crlx import (
     AbstractBehaviour,
     AbstractObjective,
     BestOf,
+    Exploration,
     Greedy,
     Learner,
     Plan,
@@ -34,7 +35,11 @@ from ._parts import ARCHITECTURES, CONTRASTS, ENERGIES, choose, listed
 
 # What a preset sets; every flag may still say otherwise. The paper's: its table 7 and its code.
 PRESETS: dict[str, dict[str, Any]] = {
-    "laptop": {"learning_rate": 5e-4, "decay": True},
+    "laptop": {
+        "learning_rate": 5e-4,
+        "decay": True,
+        "exploration": Exploration(greedy=0.5, pushed=0.25),
+    },
     "paper": {
         "steps": 100_000_000,
         "num_envs": 512,
@@ -112,6 +117,9 @@ class Options(Extent, Names):
     """The architecture's own settings."""
     behaviour: AbstractBehaviour = dataclasses.field(default_factory=Stochastic)
     """How experience is gathered."""
+    exploration: Exploration = dataclasses.field(default_factory=Exploration)
+    """In which environments it is gathered otherwise: by the policy's mode, or pushed about. By
+    default half and a quarter of them on the laptop, and none in the paper."""
     steps: int = 300_000
     """Environment steps of all environments together, at least; the last round is made whole."""
     num_envs: int = 128
@@ -223,15 +231,28 @@ def compose(names: Names) -> Options:
     scaled = {"scaled": True, "raw": False}
     if choose("inputs", names.inputs or _INPUTS[names.preset], scaled):
         objective = obj.Standardized(objective, tuple(range(*spec.goal_indices)))
+    architecture = build_architecture(
+        names.architecture_name, entry, _sizes(names), energy=names.energy, squashed=False
+    )
+    if names.preset == "laptop":
+        architecture = _lean(architecture)
     return Options(
         **{f.name: getattr(names, f.name) for f in dataclasses.fields(Names)},
         **PRESETS[names.preset],
         objective=objective,
-        architecture=build_architecture(
-            names.architecture_name, entry, _sizes(names), energy=names.energy, squashed=False
-        ),
+        architecture=architecture,
         behaviour=_behaviour(names),
     )
+
+
+def _lean(architecture: AbstractArchitecture) -> AbstractArchitecture:
+    """Distances between all pairs of a minibatch are most of an update with networks this narrow:
+    their embeddings are shorter."""
+    if not isinstance(architecture, nets.ResidualNetworks):
+        return architecture
+    if not isinstance(architecture.energy, nets.Norm):
+        return architecture
+    return dataclasses.replace(architecture, dim=16)
 
 
 def _sizes(names: Names) -> dict[str, int | None]:

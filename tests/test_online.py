@@ -122,7 +122,7 @@ def walked(agent, chunk, ikey, keys):
     decide, step = eqx.filter_jit(Stochastic()), jax.jit(WALK.step)
     for key, count in zip(keys, (WARM_UP, UNROLL, UNROLL), strict=True):
         for i in range(count):
-            own = jr.split(jr.fold_in(key, i), ENVS)
+            own = jr.split(jr.split(jr.fold_in(key, i))[0], ENVS)
             for e in np.flatnonzero(used == 0):
                 action = decide(agent, state.obs[e, :1], state.obs[e, 1:], key=own[e])
                 plan[e] = np.clip(action, -1, 1)
@@ -156,7 +156,7 @@ def test_what_is_stored_equals_plain_loops(chunk, getkey):
     np.testing.assert_array_equal(here.extras.terminated, fallen)
     done = np.stack([step.own["done"] > 0 for step in record], 1)
     assert fallen.sum() > 2
-    assert (done & ~fallen).sum() > 2  # The time limit does not terminate.
+    assert (done & ~fallen).sum() > 1  # The time limit does not terminate.
     assert (np.abs(actions) == 1).any()
     for some, part in zip(metrics, np.split(record, (WARM_UP, WARM_UP + UNROLL)), strict=True):
         assert some.keys() == {f"collect/{name}" for name in record[0].own}
