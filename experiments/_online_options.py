@@ -120,7 +120,7 @@ class Options(Extent, Names):
     exploration: Exploration = dataclasses.field(default_factory=Exploration)
     """In which environments it is gathered otherwise: by the policy's mode, or pushed about. By
     default half and a quarter of them on the laptop, and none in the paper."""
-    steps: int = 300_000
+    steps: int = 400_000
     """Environment steps of all environments together, at least; the last round is made whole."""
     num_envs: int = 128
     """Environments that are simulated side by side."""

@@ -2,7 +2,7 @@ import pytest
 
 import objectives as obj
 from architectures import ResidualNetworks
-from crlx import Anywhere, BestOf, Greedy, Mixture, Stochastic
+from crlx import Anywhere, BestOf, Exploration, Greedy, Mixture, Stochastic
 from experiments._online_objectives import ONLINE
 from experiments._online_options import parse
 
@@ -24,8 +24,20 @@ def test_the_preset_of_the_paper():
     assert (options.architecture.depth, options.architecture.width) == (64, 256)
     assert options.objective == obj.Contrastive(actor=obj.MaxEntropy())
     assert options.learning_rate == 3e-4
+    assert options.exploration == Exploration()
+    assert options.architecture.dim == 64
     # 31,744 environment steps for 800 updates.
     assert options.num_envs * options.unroll == 31_744
+
+
+def test_the_preset_of_the_laptop():
+    options = parse([])
+    assert options.exploration == Exploration(greedy=0.5, pushed=0.25)
+    assert options.architecture.dim == 16
+    assert parse(["--exploration.pushed", "0"]).exploration == Exploration(greedy=0.5)
+    # Only distances between embeddings are worth shortening, unless it is asked for.
+    assert parse(["--objective", "cmd"]).architecture.dim == 64
+    assert parse(["--architecture.dim", "32"]).architecture.dim == 32
 
 
 def test_critic_and_actor_have_depths_of_their_own():
