@@ -33,18 +33,19 @@ def check_term_gradients(
       `{"critic/loss": {"critic"}, "actor/loss": {"actor", "actor_term"}}`.
     """
 
-    def values(params: Params) -> list[jax.Array]:
+    def values(params: Params) -> jax.Array:
         loss, metrics = objective.loss(params, state, batch, key=key)
         unknown = set(terms) - set(metrics)
         require(not unknown, f"No metrics {sorted(unknown)}; there are {sorted(metrics)}.")
-        return [loss, *(metrics[name] for name in terms)]
+        return jnp.stack([loss, *(metrics[name] for name in terms)])
 
-    def gradients(params: Params) -> list[Params]:
+    def gradients(params: Params) -> Params:
+        """One for each value, along a leading axis: a single backward pass to compile."""
         value, pull = eqx.filter_vjp(values, params)
-        units = np.eye(len(value), dtype=np.float32)
-        return [pull([jnp.asarray(u) for u in unit])[0] for unit in units]
+        return eqx.filter_vmap(lambda unit: pull(unit)[0])(jnp.eye(len(value), dtype=value.dtype))
 
-    total, *parts = (named_arrays(g) for g in eqx.filter_jit(gradients)(params))
+    stacked = named_arrays(eqx.filter_jit(gradients)(params))
+    total, *parts = ([(path, np.asarray(g[i])) for path, g in stacked] for i in range(1 + len(terms)))
     fields = {_field(path) for path, _ in total}
     named = set().union(*terms.values())
     require(named <= fields, f"Fields {sorted(named - fields)} of `terms` are no trained fields.")
