@@ -88,7 +88,7 @@ class Online(AbstractMeasured[Collected]):
     - `capacity`: rows that are kept for each of them; see `Replay`.
     - `unroll`, `warm_up`: steps of each environment in a collection, and in the first.
     - `behaviour`: how the agent acts.
-    - `exploration`: in which environments it acts otherwise.
+    - `exploration`: how it acts, in part, otherwise.
     - `chunk`: how many actions the policy decides on at once; they are carried out one after the
       other, up to the end of the episode.
     - `outcomes`: keep an `Outcome` of each step too, which objectives with rewards read.

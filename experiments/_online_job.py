@@ -28,7 +28,7 @@ class OnlineJob(AbstractJob):
 
     - `options`: the run.
     - `mesh`: the devices to train on.
-    - `env`: its task.
+    - `env`: its task, as it is evaluated.
     - `pictures`: draws what evaluations find.
     """
 
@@ -37,7 +37,7 @@ class OnlineJob(AbstractJob):
         self.mesh, self.seed = mesh, options.seed
         self.rounds, self.interval = options.rounds, options.interval
         source = Online(
-            cast(BatchEnv, training(env, repeat_first=options.repeat_first)),
+            cast(BatchEnv, training(options.training_task(), repeat_first=options.repeat_first)),
             envs=options.num_envs,
             capacity=options.replay,
             unroll=options.unroll,
@@ -50,7 +50,7 @@ class OnlineJob(AbstractJob):
         self._source = SplitSource(source, mesh)
         self._watch = Stopwatch()
         far = far_goals(options.env)
-        others = [] if far is None else [make(far, episode_length=options.episode_length)]
+        others = [] if far is None else [make(far, episode_length=options.eval_length)]
         self._evaluator = TaskEvaluator(
             [env, *others],
             episodes=options.eval_episodes,
@@ -143,7 +143,7 @@ class OnlineJob(AbstractJob):
         scores = {f"{name}/{k}": v for name, metrics in tasks.items() for k, v in metrics.items()}
         texts = (
             f"{name}: {m['episode_success_any']:.0%} reach the goal, {m['episode_success']:.0f} of "
-            f"{self._options.episode_length} steps at it, final distance {m['final_dist']:.2f}"
+            f"{self._options.eval_length} steps at it, final distance {m['final_dist']:.2f}"
             for name, m in tasks.items()
         )
         return Found(

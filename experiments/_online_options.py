@@ -38,6 +38,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "laptop": {
         "learning_rate": 5e-4,
         "decay": True,
+        "episode_length": 300,
         "exploration": Exploration(greedy=0.5, pushed=0.25),
     },
     "paper": {
@@ -118,8 +119,8 @@ class Options(Extent, Names):
     behaviour: AbstractBehaviour = dataclasses.field(default_factory=Stochastic)
     """How experience is gathered."""
     exploration: Exploration = dataclasses.field(default_factory=Exploration)
-    """In which environments it is gathered otherwise: by the policy's mode, or pushed about. By
-    default half and a quarter of them on the laptop, and none in the paper."""
+    """What else is done: by default, on the laptop, half of the environments act by the policy's
+    mode, and agents are pushed about for a quarter of the time; in the paper, nothing."""
     steps: int = 400_000
     """Environment steps of all environments together, at least; the last round is made whole."""
     num_envs: int = 128
@@ -135,7 +136,8 @@ class Options(Extent, Names):
     replay: int = 3000
     """Rows that are kept for each environment: one for each step, and one for each episode."""
     episode_length: int = 1000
-    """Steps of an episode, unless it ends before."""
+    """Steps of an episode in which experience is gathered, unless it ends before; on the laptop
+    300, since who is at its goal learns little by staying there."""
     learning_rate: float = 3e-4
     """Adam's."""
     decay: bool = False
@@ -147,6 +149,8 @@ class Options(Extent, Names):
     """Environment steps between evaluations, at least; by default a tenth of all."""
     eval_episodes: int = 32
     """Episodes of an evaluation, with each set of goals."""
+    eval_length: int = 1000
+    """Steps of an episode of an evaluation. The paper's measure is of 1000."""
     eval_samples: bool = False
     """Evaluate samples of the policy in place of its mode. Where a policy has learnt to move with
     its noise, as an ant at first, the mode may stand still."""
@@ -208,7 +212,11 @@ class Options(Extent, Names):
         return Learner(self.objective, optax.adam(falling))
 
     def task(self) -> GoalEnv:
-        """The environment."""
+        """The environment as it is evaluated."""
+        return make(self.env, episode_length=self.eval_length)
+
+    def training_task(self) -> GoalEnv:
+        """The environment in which experience is gathered."""
         return make(self.env, episode_length=self.episode_length)
 
 

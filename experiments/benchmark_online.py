@@ -75,8 +75,8 @@ def _ours(settings: Settings, seed: int) -> dict[str, Any]:
     steps = prefill + settings.evaluations * unrolls * each
     sizes = {"num-envs": _ENVS, "unroll": _UNROLL, "warm-up": _PREFILL + _UNROLL}
     sizes |= {"updates": 250, "batch-size": 256, "steps": steps, "eval-every": unrolls * each}
-    sizes |= {"replay": 10_000, "episode-length": _LENGTH, "depth": 2, "width": 256, "seed": seed}
-    sizes |= {"architecture.dim": 64, "out": out}
+    sizes |= {"replay": 10_000, "episode-length": _LENGTH, "eval-length": _LENGTH}
+    sizes |= {"depth": 2, "width": 256, "architecture.dim": 64, "seed": seed, "out": out}
     sizes |= {"eval-episodes": settings.episodes, "env": _TASKS[settings.task]}
     sizes |= {"architecture.activation": "SWISH", "energy": "norm", "preset": "paper"}
     flags = [word for name, value in sizes.items() for word in (f"--{name}", str(value))]

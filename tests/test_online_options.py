@@ -25,6 +25,7 @@ def test_the_preset_of_the_paper():
     assert options.objective == obj.Contrastive(actor=obj.MaxEntropy())
     assert options.learning_rate == 3e-4
     assert options.exploration == Exploration()
+    assert (options.episode_length, options.eval_length) == (1000, 1000)
     assert options.architecture.dim == 64
     # 31,744 environment steps for 800 updates.
     assert options.num_envs * options.unroll == 31_744
@@ -33,6 +34,7 @@ def test_the_preset_of_the_paper():
 def test_the_preset_of_the_laptop():
     options = parse([])
     assert options.exploration == Exploration(greedy=0.5, pushed=0.25)
+    assert (options.episode_length, options.eval_length) == (300, 1000)
     assert options.architecture.dim == 16
     assert parse(["--exploration.pushed", "0"]).exploration == Exploration(greedy=0.5)
     # Only distances between embeddings are worth shortening, unless it is asked for.
@@ -126,7 +128,7 @@ def refusal(arguments, capsys):
     "flag",
     [
         *("steps", "num-envs", "warm-up", "unroll", "updates", "batch-size", "replay"),
-        *("episode-length", "eval-every", "eval-episodes"),
+        *("episode-length", "eval-length", "eval-every", "eval-episodes"),
     ],
 )
 @pytest.mark.parametrize("value", ("0", "-5"))

@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 SMALL = (
     *("--steps", "160", "--num-envs", "4", "--warm-up", "10", "--unroll", "10", "--updates", "3"),
     *("--batch-size", "8", "--replay", "40", "--width", "8", "--episode-length", "25"),
-    *("--eval-every", "80", "--eval-episodes", "2", "--no-aim"),
+    *("--eval-every", "80", "--eval-episodes", "2", "--eval-length", "25", "--no-aim"),
 )
 
 pytestmark = pytest.mark.usefixtures("compiled_once")

@@ -45,7 +45,9 @@ def check_term_gradients(
         return eqx.filter_vmap(lambda unit: pull(unit)[0])(jnp.eye(len(value), dtype=value.dtype))
 
     stacked = named_arrays(eqx.filter_jit(gradients)(params))
-    total, *parts = ([(path, np.asarray(g[i])) for path, g in stacked] for i in range(1 + len(terms)))
+    total, *parts = (
+        [(path, np.asarray(g[i])) for path, g in stacked] for i in range(1 + len(terms))
+    )
     fields = {_field(path) for path, _ in total}
     named = set().union(*terms.values())
     require(named <= fields, f"Fields {sorted(named - fields)} of `terms` are no trained fields.")
