@@ -30,32 +30,10 @@ from . import _command_line
 from ._composition import build_architecture, check_flags
 from ._extent import Extent
 from ._online_objectives import FREE, ONLINE, REWARDED, OnlineParts, behaviour
+from ._online_presets import PRESETS
 from ._online_sizes import check_sizes
 from ._parts import ARCHITECTURES, CONTRASTS, ENERGIES, choose, listed
 
-# What a preset sets; every flag may still say otherwise. The paper's: its table 7 and its code.
-PRESETS: dict[str, dict[str, Any]] = {
-    "laptop": {
-        "learning_rate": 5e-4,
-        "decay": True,
-        "episode_length": 300,
-        "exploration": Exploration(greedy=0.5, pushed=0.25),
-    },
-    "paper": {
-        "steps": 100_000_000,
-        "num_envs": 512,
-        "warm_up": 1000,
-        "unroll": 62,
-        "updates": 800,
-        "batch_size": 512,
-        "replay": 10_000,
-        "eval_episodes": 128,
-    },
-}
-_SIZES = {"laptop": {"depth": 4, "width": 64}, "paper": {"depth": 64, "width": 256}}
-_INPUTS = {"laptop": "scaled", "paper": "raw"}
-# The share of the goals of the policy that come from other episodes.
-_ELSEWHERE = {"laptop": 0.5, "paper": 0.0}
 _BEHAVIOURS: dict[str, type[AbstractBehaviour]] = {
     "stochastic": Stochastic,
     "deterministic": Greedy,
@@ -222,7 +200,7 @@ class Options(Extent, Names):
 
 def compose(names: Names) -> Options:
     """The run that the names stand for."""
-    spec = make(names.env).spec
+    spec, preset = make(names.env).spec, PRESETS[names.preset]
     entry = choose("objective", names.objective_name, ONLINE)
     check_flags(
         names.objective_name,
@@ -237,50 +215,38 @@ def compose(names: Names) -> Options:
     if names.action_chunk > 1:
         objective = obj.Chunked(objective, names.action_chunk)
     scaled = {"scaled": True, "raw": False}
-    if choose("inputs", names.inputs or _INPUTS[names.preset], scaled):
+    if choose("inputs", names.inputs or preset.inputs, scaled):
         objective = obj.Standardized(objective, tuple(range(*spec.goal_indices)))
     architecture = build_architecture(
         names.architecture_name, entry, _sizes(names), energy=names.energy, squashed=False
     )
-    if names.preset == "laptop":
-        architecture = _lean(architecture)
     return Options(
         **{f.name: getattr(names, f.name) for f in dataclasses.fields(Names)},
-        **PRESETS[names.preset],
+        **preset.settings,
         objective=objective,
-        architecture=architecture,
+        architecture=preset.suit(architecture),
         behaviour=_behaviour(names),
     )
-
-
-def _lean(architecture: AbstractArchitecture) -> AbstractArchitecture:
-    """Distances between all pairs of a minibatch are most of an update with networks this narrow:
-    their embeddings are shorter."""
-    if not isinstance(architecture, nets.ResidualNetworks):
-        return architecture
-    if not isinstance(architecture.energy, nets.Norm):
-        return architecture
-    return dataclasses.replace(architecture, dim=16)
 
 
 def _sizes(names: Names) -> dict[str, int | None]:
     """Of the architecture. Where only the critic has a depth of its own, the actor has the usual
     one."""
-    usual = _SIZES[names.preset]
-    depth = usual["depth"] if names.depth is None else names.depth
+    usual = PRESETS[names.preset]
+    depth = usual.depth if names.depth is None else names.depth
     actor_depth = names.actor_depth
     if names.critic_depth is not None and actor_depth is None:
         actor_depth = depth
     return {
         "depth": depth if names.critic_depth is None else names.critic_depth,
         "actor_depth": actor_depth,
-        "width": usual["width"] if names.width is None else names.width,
+        "width": usual.width if names.width is None else names.width,
     }
 
 
 def _elsewhere(names: Names) -> float:
     if names.elsewhere is None:
-        return _ELSEWHERE[names.preset]
+        return PRESETS[names.preset].elsewhere
     if names.objective_name not in FREE:
         raise ValueError(
             f"--objective {names.objective_name} trains its policy on the goals of its values or "
