@@ -32,6 +32,18 @@ def pytest_configure(config):
     )
 
 
+# Begun first, so that no process is left with a long one at the end.
+_LONGEST = (
+    *("trunk_laws", "online_run", "objective_contracts", "offline_run", "fused_update", "pairs"),
+    *("near_walls", "contract", "passes", "task_references", "tracker", "third_party"),
+)
+
+
+def pytest_collection_modifyitems(items):
+    names = {f"test_{name}.py": place for place, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: names.get(item.path.name, len(names)))
+
+
 @pytest.fixture
 def getkey():
     """A new random key at every call, the same in every run."""
