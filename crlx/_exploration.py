@@ -14,7 +14,8 @@ class Exploration(eqx.Module):
     - The first environments act by the mode of the policy, as it is evaluated.
     - In all environments, pushes begin and end: with probability `1 / hold` a step, what is added
       to the actions is drawn anew, $u \sim U(-1, 1)^{act}$ with probability `pushed`, and nothing
-      otherwise. The sum is clipped to [-1, 1] and stored as the action.
+      otherwise. The sum is clipped to [-1, 1] and stored as the action. Pushes do not end with
+      episodes.
 
     **Arguments:**
 
@@ -44,7 +45,7 @@ class Exploration(eqx.Module):
         """Which of the environments act by the mode."""
         return jnp.arange(envs) < round(self.greedy * envs)
 
-    def push(
+    def next_push(
         self, push: Float[Array, "envs act"], *, key: PRNGKeyArray
     ) -> Float[Array, "envs act"]:
         """What is added to the next actions, where `push` was added to those before (nothing at

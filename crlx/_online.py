@@ -155,7 +155,7 @@ class Online(AbstractMeasured[Collected]):
             jr.split(dkey, self.envs),
         )
         action, plan = data.plan.follow(jnp.clip(decided, -1, 1))
-        push = self.exploration.push(data.push, key=pkey)
+        push = self.exploration.next_push(data.push, key=pkey)
         action = jnp.clip(action + push, -1, 1)
         state = self.env.step(data.env, action)
         done = state.done > 0

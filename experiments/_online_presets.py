@@ -17,8 +17,8 @@ class Preset:
     - `depth`, `width`: of the networks.
     - `inputs`: the flag of that name.
     - `elsewhere`: the share of the policy's goals that come from other episodes.
-    - `distance_dim`: size of embeddings whose plain distance is the score; None for the
-      architecture's own.
+    - `distance_dim`: size of embeddings of residual networks whose plain distance is the score;
+      None for the architecture's own.
     - `settings`: fields of `Options`.
     """
 
@@ -30,7 +30,7 @@ class Preset:
     settings: Mapping[str, Any]
 
     def suit(self, architecture: AbstractArchitecture) -> AbstractArchitecture:
-        """The architecture with embeddings of the preset's size, where that applies."""
+        """The architecture, if it is residual with `Norm`, with embeddings of the preset's size."""
         if self.distance_dim is None or not isinstance(architecture, nets.ResidualNetworks):
             return architecture
         if not isinstance(architecture.energy, nets.Norm):
@@ -53,7 +53,7 @@ PRESETS: Mapping[str, Preset] = {
             "exploration": Exploration(greedy=0.5, pushed=0.25),
         },
     ),
-    # Its table 7 and its code.
+    # The paper's table 7 and its code.
     "paper": Preset(
         depth=64,
         width=256,

@@ -32,7 +32,8 @@ def pytest_configure(config):
     )
 
 
-# Begun first, so that no process is left with a long one at the end.
+# Begun first, so that neither process is left with a long one at the end. (With the order of files
+# that the Makefile asks pytest-xdist to keep. A name that is none is harmless.)
 _LONGEST = (
     *("trunk_laws", "online_run", "objective_contracts", "offline_run", "fused_update", "pairs"),
     *("near_walls", "contract", "passes", "task_references", "tracker", "third_party"),

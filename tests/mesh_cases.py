@@ -15,6 +15,7 @@ from crlx import (
     Agent,
     Checkpoints,
     DeviceMesh,
+    Exploration,
     Learner,
     Offline,
     Online,
@@ -70,7 +71,14 @@ def offline(rows, mesh):
 
 def online(mesh):
     learner = Learner(GCBC(), optax.adam(1e-3))
-    inner = Online(training(Walk()), envs=16, capacity=CAPACITY, unroll=5, warm_up=10)
+    inner = Online(
+        training(Walk()),
+        envs=16,
+        capacity=CAPACITY,
+        unroll=5,
+        warm_up=10,
+        exploration=Exploration(greedy=0.25, pushed=0.5, hold=3),
+    )
     source = SplitSource(inner, mesh)
 
     def begin():

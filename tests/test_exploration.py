@@ -27,7 +27,7 @@ def pushes(exploration, envs, steps, key):
     """What is added to two actions of each environment, `[steps, envs, act]`."""
 
     def step(push, key):
-        push = exploration.push(push, key=key)
+        push = exploration.next_push(push, key=key)
         return push, push
 
     return np.asarray(jax.lax.scan(step, jnp.zeros((envs, 2)), jr.split(key, steps))[1])
@@ -58,27 +58,29 @@ def test_pushes_are_uniform_and_last(getkey):
 
 
 def test_each_environment_acts_in_its_way(getkey):
-    # Pushes are drawn at every step.
-    exploration = Exploration(greedy=0.25, pushed=0.5, hold=1)
+    exploration = Exploration(greedy=0.5, pushed=0.5, hold=3)
     env = cast(BatchEnv, training(Walk()))
-    source = Online(env, envs=8, capacity=80, unroll=30, warm_up=30, exploration=exploration)
-    data, _ = eqx.filter_jit(source.collect)(
-        source.init(key=getkey()), Agent(Steady()), key=getkey()
-    )
+    source = Online(env, envs=8, capacity=400, unroll=60, warm_up=60, exploration=exploration)
+    data, collect = source.init(key=getkey()), eqx.filter_jit(source.collect)
+    for _ in range(3):
+        data, _ = collect(data, Agent(Steady()), key=getkey())
     rows = source.rows(data)
-    actions = np.reshape(rows.take(rows.listed[: rows.count]).action, (8, 30))
-    np.testing.assert_allclose(actions[:, -1], data.push[:, 0] + 0.01, atol=0.01)
-    calm = np.abs(actions - 0.01) < 0.01
-    assert 0.3 < calm.mean() < 0.7
+    actions = np.reshape(rows.take(rows.listed[: rows.count]).action, (8, 180))
+    np.testing.assert_allclose(actions[:, -1], np.clip(data.push[:, 0] + 0.01, -1, 1), atol=0.01)
     # By the mode, exactly, unless pushed; samples of the policy differ from it and each other.
-    np.testing.assert_allclose(actions[:2][calm[:2]], 0.01, rtol=1e-6)
-    samples = actions[2:][calm[2:]]
-    assert len(np.unique(samples)) == len(samples)
+    modes, samples = np.split(actions, 2)
+    calm = np.isclose(modes, 0.01, rtol=1e-6, atol=0)
+    assert 0.25 < calm.mean() < 0.75
+    inside = samples[np.abs(samples) < 1]
+    assert len(np.unique(inside)) == len(inside) > 0.9 * samples.size
+    # A push lasts for several steps, whatever ends meanwhile: 2/3 of them go on.
+    lasts = np.diff(modes, axis=1)[~calm[:, :-1]] == 0
+    assert abs(lasts.mean() - 2 / 3) < 5 * np.sqrt(2 / 9 / lasts.size)
 
 
 def test_no_exploration_draws_nothing(getkey):
     assert not pushes(Exploration(), 5, 4, getkey()).any()
-    drawn = jax.make_jaxpr(Exploration().push)(jnp.zeros((3, 2)), key=getkey())
+    drawn = jax.make_jaxpr(Exploration().next_push)(jnp.zeros((3, 2)), key=getkey())
     assert not drawn.eqns
 
 

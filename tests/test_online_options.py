@@ -2,9 +2,11 @@ import pytest
 
 import objectives as obj
 from architectures import ResidualNetworks
-from crlx import Anywhere, BestOf, Exploration, Greedy, Mixture, Stochastic
+from crlx import Anywhere, BestOf, DeviceMesh, Exploration, Greedy, Mixture, Stochastic
+from experiments._online_job import OnlineJob
 from experiments._online_objectives import ONLINE
 from experiments._online_options import parse
+from experiments._online_pictures import Pictures
 
 
 @pytest.mark.parametrize("name", ONLINE)
@@ -40,6 +42,16 @@ def test_the_preset_of_the_laptop():
     # Only distances between embeddings are worth shortening, unless it is asked for.
     assert parse(["--objective", "cmd"]).architecture.dim == 64
     assert parse(["--architecture.dim", "32"]).architecture.dim == 32
+
+
+def test_a_job_gathers_and_evaluates_as_asked():
+    options = parse(["--episode-length", "7", "--eval-length", "9", "--exploration.hold", "4"])
+    env = options.task()
+    assert env.spec.episode_length == 9
+    _, source = OnlineJob(options, DeviceMesh(), env, Pictures(env)).kept
+    gathers = source.source.source
+    assert gathers.env.spec.episode_length == 7
+    assert gathers.exploration == Exploration(greedy=0.5, pushed=0.25, hold=4)
 
 
 def test_critic_and_actor_have_depths_of_their_own():

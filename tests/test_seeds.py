@@ -13,7 +13,7 @@ import pytest
 from walk import Walk
 
 from architectures import MLPNetworks
-from crlx import Learner, Online, epoch, load_policy, run_axes, take_run
+from crlx import Exploration, Learner, Online, epoch, load_policy, run_axes, take_run
 from crlx.envs.ogbench import collect
 from crlx.envs.wrappers import training
 from experiments._options import parse
@@ -26,7 +26,10 @@ pytestmark = pytest.mark.usefixtures("compiled_once")
 SEEDS = (3, 4, 5)
 NETWORKS = MLPNetworks(depth=1, width=8, dim=4)
 LEARNER = Learner(GCBC(), optax.adam(1e-3))
-SOURCE = Online(training(Walk()), envs=4, capacity=50, unroll=5, warm_up=10)
+EXPLORATION = Exploration(greedy=0.25, pushed=0.5, hold=3)
+SOURCE = Online(
+    training(Walk()), envs=4, capacity=50, unroll=5, warm_up=10, exploration=EXPLORATION
+)
 
 
 def begin(seed):
