@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from ._behaviours import AbstractBehaviour, Agent, Stochastic
+from ._behaviours import AbstractBehaviour, Agent, Greedy, Stochastic
 from ._exploration import Exploration
 from ._moments import Moments
 from ._plan import Plan
@@ -180,7 +180,7 @@ class Online(AbstractMeasured[Collected]):
         usual = self.behaviour(agent, observation, goal, key=key)
         if self.exploration.greedy == 0:
             return usual
-        return jnp.where(greedy, agent.actor(observation, goal).mode(), usual)
+        return jnp.where(greedy, Greedy()(agent, observation, goal, key=key), usual)
 
     def _outcome(self, before: BatchState, after: BatchState) -> Outcome | None:
         if not self.outcomes:

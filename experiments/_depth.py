@@ -72,8 +72,8 @@ def measure(
 
     `product_flops` and `product_bytes` are those of the update's matrix products (`costs`). With
     `parts` the row also has the seconds of the parts of an update (`breakdown`) and the errors of
-    its scores (`score_errors`). On a `mesh` of devices `peak_bytes` are
-    those of one of them, products those of all.
+    its scores (`score_errors`). On a `mesh` of devices `peak_bytes` are those of one of them,
+    products those of all.
     """
     learner = Learner(Contrastive(fuse=fuse), optax.adam(3e-4))
     mesh = DeviceMesh() if mesh is None else mesh

@@ -97,8 +97,8 @@ class Options(Extent, Names):
     behaviour: AbstractBehaviour = dataclasses.field(default_factory=Stochastic)
     """How experience is gathered."""
     exploration: Exploration = dataclasses.field(default_factory=Exploration)
-    """What else is done: by default, on the laptop, half of the environments act by the policy's
-    mode, and agents are pushed about for a quarter of the time; in the paper, nothing."""
+    """How agents act otherwise, in part: by default, on the laptop, half of the environments by the
+    policy's mode, and all are pushed about for a quarter of the time; in the paper, not at all."""
     steps: int = 400_000
     """Environment steps of all environments together, at least; the last round is made whole."""
     num_envs: int = 128

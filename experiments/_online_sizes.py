@@ -8,8 +8,7 @@ if TYPE_CHECKING:
 
 _POSITIVE = (
     *("steps", "num_envs", "warm_up", "unroll", "updates", "batch_size", "replay"),
-    *("action_chunk", "episode_length", "eval_length"),
-    *("eval_episodes", "eval_every"),
+    *("action_chunk", "episode_length", "eval_length", "eval_episodes", "eval_every"),
 )
 _ROWS = 2**31 - 1  # Rows are numbered with 32 bits.
 
