@@ -31,6 +31,7 @@ from ._breakdown import breakdown
 from ._compile import compile_ahead
 from ._program_costs import costs
 from ._score_errors import score_errors
+from ._xla import Compiler
 
 
 class Looped(AbstractArchitecture):
@@ -53,6 +54,7 @@ def measure(
     *,
     fuse: bool = True,
     mesh: DeviceMesh | None = None,
+    xla: Compiler | None = None,
     parts: bool = False,
     batch_size: int,
     compilations: int,
@@ -73,7 +75,7 @@ def measure(
     `product_flops` and `product_bytes` are those of the update's matrix products (`costs`). With
     `parts` the row also has the seconds of the parts of an update (`breakdown`) and the errors of
     its scores (`score_errors`). On a `mesh` of devices `peak_bytes` are those of one of them,
-    products those of all.
+    products those of all. `xla` are options of the compiler for the whole update.
     """
     learner = Learner(Contrastive(fuse=fuse), optax.adam(3e-4))
     mesh = DeviceMesh() if mesh is None else mesh
@@ -98,7 +100,7 @@ def measure(
     seconds: list[float] = []
     for _ in range(compilations):
         jax.clear_caches()
-        compiled, taken = compile_ahead(one, kept, progress)
+        compiled, taken = compile_ahead(one, kept, progress, xla)
         seconds.append(taken)
     row["compile_seconds"] = statistics.median(seconds)
     yield row

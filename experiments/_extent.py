@@ -7,10 +7,12 @@ import tyro
 
 from crlx import JSON, DeviceMesh
 
+from ._xla import Compiler, read_xla
+
 
 @dataclasses.dataclass(frozen=True)
 class Extent:
-    """The flags that say over how much one program spreads."""
+    """The flags that say over how much one program spreads, and how it is compiled."""
 
     mesh: Annotated[str | None, tyro.conf.arg(metavar="AXES")] = None
     """Train on all devices: data=8 shares out environments, replay and minibatches; data=4,layers=2
@@ -18,6 +20,15 @@ class Extent:
     seeds: Annotated[int, tyro.conf.arg(metavar="N")] = 1
     """Runs with as many seeds, from --seed on, as one program on one device. Results are those of
     each seed, and mean and standard deviation."""
+
+    xla: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE...")] = ()
+    """Options of the compiler for what is trained, such as
+    xla_gpu_enable_latency_hiding_scheduler=true; by default XLA's own."""
+
+    @property
+    def compiler(self) -> Compiler:
+        """Options of the compiler. Raises `ValueError` for those that it does not know."""
+        return read_xla(self.xla)
 
     def devices(self, split: Mapping[str, int]) -> DeviceMesh:
         """The devices to train on.

@@ -17,6 +17,7 @@ from ._snapshot import Record
 from ._stop import Stopped
 from ._tracker import finish_mirror, start_mirror
 from ._trainer import Trainer
+from ._xla import Compiler
 
 Options = TypeVar("Options")
 
@@ -44,11 +45,18 @@ def train(
     report: Report,
     *,
     aim: bool,
+    xla: Compiler,
 ) -> None:
-    """Trains a job, or together those of several seeds by their names, and reports."""
+    """Trains a job, or together those of several seeds by their names, and reports.
+
+    **Arguments:**
+
+    - `aim`: whether metrics are mirrored to Aim.
+    - `xla`: options of the compiler.
+    """
     one = next(iter(jobs.values()))
     job = SeedsJob(jobs) if len(jobs) > 1 else one
-    trainer, facts = _train(job, config, directory, reporter, aim=aim)
+    trainer, facts = _train(job, config, directory, reporter, aim=aim, xla=xla)
     if not is_first():
         return
     if len(jobs) == 1:
@@ -68,8 +76,9 @@ def _train(
     reporter: Reporter,
     *,
     aim: bool,
+    xla: Compiler,
 ) -> tuple[Trainer, dict[str, JSON]]:
-    trainer = Trainer(job, directory, reporter)
+    trainer = Trainer(job, directory, reporter, xla)
     directory.claim(config)
     facts = provenance()
     directory.log({"event": "start", "config": dict(config), **facts})

@@ -20,6 +20,7 @@ from ._run_directory import RunDirectory
 from ._snapshot import Record
 from ._stop import Stopped, StopRequest
 from ._task import count_parameters
+from ._xla import Compiler
 
 _SECONDS_BETWEEN_SAVES = 300
 
@@ -27,8 +28,11 @@ _SECONDS_BETWEEN_SAVES = 300
 class Trainer:
     """The driver: advances in compiled calls, evaluates, logs, saves, stops and resumes."""
 
-    def __init__(self, job: AbstractJob, directory: RunDirectory, reporter: Reporter):
+    def __init__(
+        self, job: AbstractJob, directory: RunDirectory, reporter: Reporter, xla: Compiler
+    ):
         self._job, self._directory, self._reporter = job, directory, reporter
+        self._xla = xla
         self._skeleton: Any = job.mesh.described(eqx.filter_eval_shape(job.init, job.seed))
         check_fits(size_on_device(self._skeleton), "Parameters and data")
         self._most = job.rounds_per_call(count_parameters(job.trained(self._skeleton)))
@@ -116,7 +120,7 @@ class Trainer:
                 carry, metrics = job.advance(kept, carry, rounds)
                 return job.mesh.constrain(carry), job.mesh.whole(metrics)
 
-            step, seconds = compile_ahead(several, self._job.kept, self.carry)
+            step, seconds = compile_ahead(several, job.kept, self.carry, self._xla)
             size = program_size(step)
             check_fits(size, "What is trained, its data and the work space")
             self._reporter.say(f"Compiled in {seconds:.1f} s; all needs {gigabytes(size)}.")

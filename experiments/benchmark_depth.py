@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import tyro
@@ -19,6 +19,7 @@ from experiments._depth_plot import plot_depth
 from experiments._machine import Machine, measure_machine, shares
 from experiments._parts import ARCHITECTURES, choose, sized
 from experiments._run_directory import provenance, write_json
+from experiments._xla import read_xla
 
 _COLUMNS = (
     "architecture",
@@ -36,6 +37,15 @@ _COLUMNS = (
 )
 _PARTS = ("sampling", "critic_forward", "critic_backward", "actor", "optimizer")
 _ERRORS = ("score_error", "energy_error")
+
+
+class _Twin(NamedTuple):
+    form: str
+    mesh: str | None = None
+    xla: str | None = None
+
+    def __str__(self) -> str:
+        return " ".join(part for part in self if part is not None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +75,9 @@ class Options:
     meshes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="AXES...")] = ()
     """Meshes of devices, such as data=1 data=2 data=4,layers=2, on which the fused form is timed
     too, to see how it scales. CPUs get as many virtual devices."""
+    xla: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE...")] = ()
+    """Options of the compiler, such as xla_cpu_prefer_vector_width=512. With each alone, the fused
+    form is timed, too."""
     precision: Literal["default", "highest", "bfloat16"] = "default"
     """Of the matrix products of blocks."""
     parts: bool = False
@@ -82,6 +95,15 @@ class Options:
                 raise ValueError(f"--{flag} must be positive; got {getattr(self, name)}.")
         for text in self.meshes:
             _check(DeviceMesh.read(text), text, self)
+        for text in self.xla:
+            read_xla([text])
+
+    @property
+    def all_twins(self) -> list[_Twin]:
+        """The forms of the update, and the fused one on meshes and with options of the compiler."""
+        forms = [_Twin(form) for form in self.twins]
+        meshes = [_Twin("fused", mesh=mesh) for mesh in self.meshes]
+        return [*forms, *meshes, *(_Twin("fused", xla=option) for option in self.xla)]
 
     def build(self, name: str, depth: int) -> AbstractArchitecture:
         """The networks of that name and depth."""
@@ -101,19 +123,17 @@ def main(options: Options) -> None:
     console.print(f"This machine: {machine.flops:.3g} flop/s, {machine.bytes:.3g} bytes/s")
     rows: list[dict[str, Any]] = []
     slow: set[str] = set()
-    forms = [*((form, None) for form in options.twins), *(("fused", m) for m in options.meshes)]
     for (name, depth), architecture in networks.items():
-        for form, mesh in forms:
-            twin = form if mesh is None else f"{form} {mesh}"
-            if form == "loop" and name in slow:
+        for twin in options.all_twins:
+            if twin.form == "loop" and name in slow:
                 continue
-            found = _measure(architecture, form, mesh, options)
+            found = _measure(architecture, twin, options)
             if found is None:
                 slow.add(name)
                 limit = f"{options.seconds_to_compile:g} s"
                 console.print(f"{name}, depth {depth}, {twin}: not compiled in {limit}, left out")
                 continue
-            row = {"architecture": name, "depth": depth, "twin": twin}
+            row = {"architecture": name, "depth": depth, "twin": str(twin)}
             rows.append({**row, **shares(found, machine), **found})
             shown = (*_COLUMNS, *((*_PARTS, *_ERRORS) if options.parts else ()))
             console.print(", ".join(f"{column} {_show(rows[-1][column])}" for column in shown))
@@ -125,8 +145,9 @@ def main(options: Options) -> None:
 
 
 def _measure(
-    architecture: AbstractArchitecture, form: str, mesh: str | None, options: Options
+    architecture: AbstractArchitecture, twin: _Twin, options: Options
 ) -> dict[str, float] | None:
+    form = twin.form
     if form == "block":
         architecture = dataclasses.replace(architecture, remat=Remat.BLOCK)
     return measure_apart(
@@ -134,7 +155,8 @@ def _measure(
         # A scan gets all the time that it needs.
         seconds_to_compile=options.seconds_to_compile if form == "loop" else None,
         fuse=form == "fused",
-        mesh=None if mesh is None else DeviceMesh.read(mesh),
+        mesh=None if twin.mesh is None else DeviceMesh.read(twin.mesh),
+        xla=None if twin.xla is None else read_xla([twin.xla]),
         parts=options.parts,
         batch_size=options.batch_size,
         compilations=1 if form == "loop" else options.repeats,
