@@ -105,7 +105,7 @@ def test_starts_are_the_same_for_the_same_key():
     assert not jnp.array_equal(one.q, other.q)
 
 
-@pytest.mark.parametrize("layout", [None, "u_maze"])
+@pytest.mark.parametrize("layout", [None, pytest.param("u_maze", marks=pytest.mark.thorough)])
 def test_random_steps(layout):
     env, place, step = compiled(layout)
     start = env.task.start(env.sys, key=jr.key(3))

@@ -71,7 +71,7 @@ def check(objective, architecture, seed=0, tolerance=2e-5):
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1e-2, np.abs(b).max()))
 
 
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(
     st.sampled_from((DDPGBC(), AWR(), MaxEntropy())),
     st.sampled_from((None, Uniform())),

@@ -130,7 +130,9 @@ def test_one_process_per_core_and_none_without_an_episode(tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.thorough)]
+)
 def test_processes_end_with_their_parent(tmp_path, number):
     running = start(tmp_path / "data", "if __name__ == '__main__': ")
     assert running.stdout.readline() == "101 111100\n"
@@ -142,6 +144,7 @@ def test_processes_end_with_their_parent(tmp_path, number):
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.thorough
 def test_unguarded_scripts_are_told(tmp_path):
     output, _ = start(tmp_path / "data", "").communicate(timeout=60)
     assert "DatasetError" in output

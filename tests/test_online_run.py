@@ -147,6 +147,7 @@ def test_replay_may_stay_out_of_checkpoints(tmp_path, capsys):
     assert "40 steps are gathered anew" in capsys.readouterr().out
 
 
+@pytest.mark.thorough  # Beside the same of offline training.
 def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path):
     with pytest.raises(Diverged, match=r"Step \d+: .*not finite"):
         main(parse(flags(tmp_path / "run", "--learning-rate", "1e30")))

@@ -169,6 +169,7 @@ def exported():
                 yield pytest.param(function, id=name, marks=marks)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("make", list(exported()))
 def test_all_of_optax_is_right_on_stacks_or_refused(make):
     parameters = inspect.signature(make).parameters.values()

@@ -162,7 +162,15 @@ SEPARABLE = {
 }
 
 
-@pytest.mark.parametrize("name", SEPARABLE)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name, marks=[pytest.mark.thorough] * (name not in ("lamb", "muon", "injected"))
+        )
+        for name in SEPARABLE
+    ],
+)
 def test_per_layer_treats_layers_as_separate(name):
     optimizer = SEPARABLE[name]
     # Newton and Schulz's iteration of muon multiplies errors of rounding.

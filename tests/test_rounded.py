@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from architectures import Precision, ResidualNetworks
@@ -17,6 +17,7 @@ def rounded(x):
     return np.float64(jnp.asarray(x).astype(jnp.bfloat16))
 
 
+@settings(max_examples=6)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.integers(0, 5))
 def test_the_product_and_its_gradients(rows, size, dim, seed):
     keys = jr.split(jr.key(seed), 3)

@@ -67,13 +67,14 @@ def close(one, other):
     jax.tree.map(leaf, *numbers)
 
 
-@pytest.mark.parametrize("index", range(len(SEEDS)))
-def test_a_seed_among_others_is_the_run_with_that_seed(together, index):
+def test_a_seed_among_others_is_the_run_with_that_seed(together):
     """Networks, moments of the optimizer, environments, replay, keys and metrics."""
     carry, metrics = together
-    alone, own = eqx.filter_jit(advance)(eqx.filter_jit(begin)(SEEDS[index]))
-    close(alone, take_run(carry, index))
-    close(own, {name: values[index] for name, values in metrics.items()})
+    start, step = eqx.filter_jit(begin), eqx.filter_jit(advance)
+    for index, seed in enumerate(SEEDS):
+        alone, own = step(start(jnp.asarray(seed, jnp.uint32)))
+        close(alone, take_run(carry, index))
+        close(own, {name: values[index] for name, values in metrics.items()})
 
 
 def ends_of_loops(axes):

@@ -90,7 +90,11 @@ def compare(result, other, value_tolerance, gradient_tolerance):
 
 @pytest.mark.parametrize(
     "make, variant",
-    [*((plain, variant) for variant in VARIANTS), (residual, "scan"), (residual, "both")],
+    [
+        *((plain, variant) for variant in VARIANTS),
+        (residual, "scan"),
+        pytest.param(residual, "both", marks=pytest.mark.thorough),
+    ],
 )
 def test_scan_equals_loop(make, variant):
     remat, unroll = VARIANTS[variant]

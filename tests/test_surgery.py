@@ -137,7 +137,14 @@ def test_other_kinds_are_extended_and_cut_back_again(kind):
     assert eqx.tree_equal(cut(deeper, network.stack.depth), network)
 
 
-@pytest.mark.parametrize("kind", [k for k in KINDS if k != "paper"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(k, marks=[pytest.mark.thorough] * (k not in ("prenorm", "LERP")))
+        for k in KINDS
+        if k != "paper"
+    ],
+)
 def test_new_blocks_learn(kind):
     network, deeper = extended(kind)
     optimizer = optax.adam(1e-2)

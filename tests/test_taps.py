@@ -130,7 +130,14 @@ def value_and_gradient(stack, x, tapped):
 
 @pytest.mark.parametrize(
     ("kind", "remat"),
-    [*(("residual", r) for r in Remat), ("plain", Remat.NONE), ("hyperspherical", Remat.BLOCK)],
+    [
+        *(
+            pytest.param("residual", r, marks=[pytest.mark.thorough] * (r is not Remat.PRODUCTS))
+            for r in Remat
+        ),
+        ("plain", Remat.NONE),
+        ("hyperspherical", Remat.BLOCK),
+    ],
 )
 def test_taps_change_no_bit_of_loss_and_gradient(kind, remat):
     stack, x = example(kind, remat)

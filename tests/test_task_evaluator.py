@@ -12,7 +12,7 @@ from crlx.envs.rendering import posed
 from crlx.envs.tasks import make
 from crlx.envs.wrappers import TaskEvaluator, evaluation, scores
 
-LENGTH, EPISODES = 12, 5
+LENGTH, EPISODES, TRACED = 12, 24, 20
 
 
 class Headlong(AbstractActor):
@@ -31,17 +31,29 @@ def tasks():
     return [make(name, episode_length=LENGTH) for name in names]
 
 
-@pytest.mark.parametrize("chunk", (1, 3))
-def test_both_sets_of_goals_are_scored_as_if_alone(tasks, chunk, getkey):
+@pytest.fixture(scope="module")
+def alone(tasks):
+    """How episodes of each set begin, and how they go on."""
+    envs = [evaluation(task) for task in tasks]
+    return [(jax.jit(env.reset), jax.jit(env.step)) for env in envs]
+
+
+@pytest.fixture(scope="module")
+def evaluator(tasks):
+    return TaskEvaluator(tasks, episodes=EPISODES, traced=TRACED)
+
+
+@pytest.mark.parametrize("chunk", (1, pytest.param(3, marks=pytest.mark.thorough)))
+def test_both_sets_of_goals_are_scored_as_if_alone(tasks, alone, evaluator, chunk, getkey):
     """Against a plain loop over each set, from the same keys."""
     key, actor = getkey(), Headlong(chunk)
-    found = TaskEvaluator(tasks, episodes=EPISODES, traced=2, chunk=chunk)(actor, key=key)
+    if chunk > 1:
+        evaluator = TaskEvaluator(tasks, episodes=EPISODES, traced=TRACED, chunk=chunk)
+    found = evaluator(actor, key=key)
     keys = jr.split(jr.split(key)[0], 2 * EPISODES)
-    for i, task in enumerate(tasks):
-        env = evaluation(task)
-        step = jax.jit(env.step)
-        state = jax.jit(env.reset)(keys[i * EPISODES : (i + 1) * EPISODES])
-        q, plan = [state.pipeline_state.q[:2]], None
+    for i, (task, (reset, step)) in enumerate(zip(tasks, alone, strict=True)):
+        state = reset(keys[i * EPISODES : (i + 1) * EPISODES])
+        q, plan = [state.pipeline_state.q[:TRACED]], None
         for t in range(LENGTH):
             if t % chunk == 0:
                 spec = task.spec
@@ -49,19 +61,19 @@ def test_both_sets_of_goals_are_scored_as_if_alone(tasks, chunk, getkey):
                     state.obs
                 ).reshape(EPISODES, chunk, 2)
             state = step(state, plan[:, t % chunk])
-            q.append(state.pipeline_state.q[:2])
+            q.append(state.pipeline_state.q[:TRACED])
         for name, value in scores(state).items():
             np.testing.assert_allclose(
                 found.metrics[task.spec.name][name], value, rtol=1e-4, atol=1e-4
             )
         trace = found.traces[task.spec.name]
         np.testing.assert_allclose(trace.q, np.stack(q, 1), atol=1e-3)
-        np.testing.assert_array_equal(trace.length, [LENGTH] * 2)
+        np.testing.assert_array_equal(trace.length, [LENGTH] * TRACED)
         np.testing.assert_allclose(trace.achieved, trace.q[..., :2], atol=1e-6)
 
 
-def test_goals_are_those_of_their_set(tasks, getkey):
-    found = TaskEvaluator(tasks, episodes=40, traced=40)(Headlong(), key=getkey())
+def test_goals_are_those_of_their_set(evaluator, getkey):
+    found = evaluator(Headlong(), key=getkey())
     goals = {name: trace.goal[:, 0] for name, trace in found.traces.items()}
     # Far goals lie beyond the wall, those of training on both sides.
     assert np.all(goals["point_u_maze_eval"][:, 0] > 10)
@@ -75,7 +87,7 @@ class Wavering(AbstractActor):
         return Gaussian(jnp.zeros(2), jnp.array([0.0, -jnp.inf]))
 
 
-@pytest.mark.parametrize("sampled", (False, True))
+@pytest.mark.parametrize("sampled", (True, pytest.param(False, marks=pytest.mark.thorough)))
 def test_the_mode_or_samples_of_a_policy_act(tasks, sampled, getkey):
     evaluator = TaskEvaluator(tasks[:1], episodes=4, traced=4, sampled=sampled)
     paths = np.asarray(evaluator(Wavering(), key=getkey()).traces["point_u_maze"].q[..., :2])

@@ -175,7 +175,7 @@ def test_faulty_terms_are_refused(fault, terms, message, rows, getkey):
         term_check(Toy(fault), rows, terms, getkey())
 
 
-@pytest.mark.parametrize("fuse", (True, False))
+@pytest.mark.parametrize("fuse", (True, pytest.param(False, marks=pytest.mark.thorough)))
 def test_contrastive_learning_without_frozen_is_refused(fuse, rows, monkeypatch, getkey):
     terms = {"critic/loss": {"critic"}, "actor/loss": {"actor"}}
     term_check(Contrastive(fuse=fuse), rows, terms, getkey())

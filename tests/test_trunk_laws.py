@@ -42,6 +42,14 @@ MAKES = {
     "sphere": functools.partial(HypersphericalNetworks, block=SphereBlock.RESIDUAL),
 }
 every_make = pytest.mark.parametrize("name", MAKES)
+# Between them they have all that a trunk can have; the others are looked at at length.
+some_makes = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.thorough] * (name not in ("learned", "lerp")))
+        for name in MAKES
+    ],
+)
 WAYS = [
     (Remat.NONE, 1),
     (Remat.PRODUCTS, 1),
@@ -94,7 +102,7 @@ def test_scan_loop_remat_and_unroll_agree(name, depth, width, rows, way, key):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * max(1, np.max(np.abs(b))))
 
 
-@every_make
+@some_makes
 def test_twins_agree_in_double_precision(name, getkey):
     with jax.enable_x64(True):
         scanned, x = encoder(name, 8, 8, jr.key(3)), jr.normal(getkey(), (3, 5), jnp.float64)
@@ -126,7 +134,7 @@ def test_rows_are_independent(name, depth, width, rows, key):
     np.testing.assert_allclose(single(network, x[0]), y[0], rtol=0, atol=2e-6 * scale)
 
 
-@every_make
+@some_makes
 def test_the_carry_keeps_its_dtype(name):
     network = encoder(name, 8, 8, jr.key(0))
     low = jax.tree.map(lambda a: a.astype(jnp.bfloat16) if eqx.is_array(a) else a, network)
