@@ -26,7 +26,9 @@ def test_a_chunk_is_the_actions_of_the_steps_that_follow(getkey):
     check_rows(rows, np.asarray([0, 1, 2, 3, 4, 6, 7]), key=getkey())
 
 
-@pytest.mark.parametrize("objective", (CRL, obj.GCBC()))
+@pytest.mark.parametrize(
+    "objective", (pytest.param(CRL, marks=pytest.mark.thorough), obj.GCBC()), ids=("crl", "gcbc")
+)
 def test_objectives_keep_their_contract(objective, getkey):
     rows = random_rows(SPEC, [60, 3, 80], key=getkey())
     networks = NETWORKS if objective is CRL else dataclasses.replace(NETWORKS, squashed=False)

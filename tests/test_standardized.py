@@ -114,7 +114,9 @@ def assert_same(a, b):
         np.testing.assert_allclose(x, y, rtol=2e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize(
+    "name", [pytest.param("contrastive", marks=pytest.mark.thorough), "cloning"]
+)
 def test_it_keeps_the_contract(name, rows, getkey):
     objective, terms = OBJECTIVES[name]
     running = Standardized(objective, COLUMNS)

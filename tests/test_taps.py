@@ -77,7 +77,16 @@ def check(network, blocks, x):
     np.testing.assert_allclose(found, rows, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("remat", Remat)
+some_remats = pytest.mark.parametrize(
+    "remat",
+    [
+        pytest.param(r, marks=[pytest.mark.thorough] * (r not in (Remat.NONE, Remat.NESTED)))
+        for r in Remat
+    ],
+)
+
+
+@some_remats
 def test_a_stack_tells_what_a_loop_over_its_blocks_finds(remat):
     stack, x = example("residual", remat)
     check(stack, stack.unstack().blocks, x[0])
@@ -89,7 +98,7 @@ def test_a_sequence_tells_the_same():
     check(Sequential(blocks), blocks, x[0])
 
 
-@pytest.mark.parametrize("remat", Remat)
+@some_remats
 def test_a_tied_stack_tells_of_each_application(remat):
     block = BLOCKS["residual"](jr.key(2))
     check(Tied(block, DEPTH, remat), [block] * DEPTH, example("residual")[1][0])
@@ -166,7 +175,7 @@ def operations(function, x):
     return [*primitives(jax.make_jaxpr(function)(x).jaxpr)]
 
 
-@pytest.mark.parametrize("remat", Remat)
+@some_remats
 def test_a_network_that_is_not_tapped_computes_no_statistics(remat):
     stack, x = example("residual", remat)
     off, on = operations(stack, x[0]), operations(stack.tap, x[0])

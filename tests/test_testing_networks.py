@@ -214,7 +214,7 @@ class Networks(AbstractArchitecture):
     [
         ("units", "critic does not rescale"),
         ("key", "Pass `key` on"),
-        ("squashed", "leave such policies unsquashed"),
+        pytest.param("squashed", "leave such policies unsquashed", marks=pytest.mark.thorough),
     ],
 )
 def test_faulty_architectures_are_refused(fault, message, getkey):

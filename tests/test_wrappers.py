@@ -160,6 +160,7 @@ def test_what_is_not_finite_after_the_end_does_not_count(getkey):
     assert isinstance(state.info["scores"], Scores)
 
 
+@pytest.mark.thorough
 def test_a_maze_begins_new_episodes(getkey):
     env = make("point_u_maze", episode_length=3)
     wrapped, actions = training(env), jnp.ones((6, SIZE, 2))
