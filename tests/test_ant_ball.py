@@ -166,6 +166,7 @@ def test_the_ball_pushes_the_ant():
     assert path[-1, 29] < alone[-1, 29] - 0.1
 
 
+@pytest.mark.thorough
 def test_the_ball_stops_at_walls():
     """The wall's surface is at x = 2 m, the ball's 0.5 m from its centre."""
     _, path = _roll("u_maze", [4.0, 4.0], [4.0, 8.0], [-8.0, 0.0], 15)

@@ -85,6 +85,7 @@ def test_starts_are_the_same_for_the_same_key():
     assert not jnp.array_equal(one.q, other.q)
 
 
+@pytest.mark.thorough
 def test_random_steps():
     env, place, step = compiled()
     start = env.task.start(env.sys, key=jr.key(3))
@@ -99,6 +100,7 @@ def test_random_steps():
         assert state.reward == pytest.approx(reward, abs=1e-4)
 
 
+@pytest.mark.thorough
 def test_the_ant_pushes_the_block():
     """Thrown at the block from the side, it moves it along x."""
     env, place, step = compiled()

@@ -7,6 +7,7 @@ import pytest
 import references
 from arms import NAMES, SIZES, environment, observed, rest, rollout, starts, translated
 from brax import base
+from lengths import at_length
 
 from crlx.envs.tasks import Radii, Timing
 
@@ -31,13 +32,11 @@ def test_recorded_sizes(name):
     assert list(range(*spec.goal_indices)) == record["goal_indices"]
 
 
-def _cases():
-    yield from references.cases("arm_reach", "arm_push_easy")
-    for name, case in references.cases("arm_binpick_easy"):
-        yield pytest.param(name, case, marks=pytest.mark.thorough)
+CASES = list(references.cases("arm_reach", "arm_push_easy", "arm_binpick_easy"))
 
 
-@pytest.mark.parametrize("name, case", list(_cases()))
+# Arms that may touch something compile long.
+@pytest.mark.parametrize("name, case", at_length(CASES, [c for c in CASES if c[0] == "arm_reach"]))
 def test_trajectory(name, case):
     env, record = environment(name), references.task(name)
     case = record["cases"][case]
@@ -50,7 +49,9 @@ def test_trajectory(name, case):
     "name, cube, goal",
     (
         ("arm_reach", (), (0.0, 0.5, 0.3)),
-        ("arm_push_easy", (-0.1, 0.6, 0.07), (0.1, 0.6, 0.03)),
+        pytest.param(
+            *("arm_push_easy", (-0.1, 0.6, 0.07), (0.1, 0.6, 0.03)), marks=pytest.mark.thorough
+        ),
         pytest.param(
             *("arm_binpick_hard", (-0.3, 0.6, 0.07), (0.3, 0.6, 0.03)), marks=pytest.mark.thorough
         ),
@@ -88,6 +89,7 @@ def test_targets_of_the_joints():
     assert reach.task.controls(reach.sys, state, jnp.zeros(4)).shape == (7,)
 
 
+@pytest.mark.thorough
 def test_rest_under_commands():
     """Gains that are not stiffnesses: joints stop short of the angles they are commanded."""
     env = environment("arm_push_easy")

@@ -51,6 +51,7 @@ def test_rows_are_written_as_promised(tmp_path):
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.thorough
 def test_statistics_are_those_of_initialization():
     """The penalty is 0.1 times the mean square of log-sums near the mean score plus log B."""
     row = list(measure(ResidualNetworks(depth=64, width=8), **SMALL))[-1]

@@ -75,6 +75,7 @@ def test_random_steps():
         assert state.metrics["x_velocity"] == pytest.approx(velocity, abs=1e-4)
 
 
+@pytest.mark.thorough
 def test_success():
     """By the place along x alone, whatever the height; in the air, so that it goes on as it is."""
     _, place, step = compiled()

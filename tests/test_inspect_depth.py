@@ -137,6 +137,7 @@ def test_embeddings_are_compared_row_with_row(getkey):
     assert float(similarity(jnp.ones((3, 2)))) == pytest.approx(1)
 
 
+@pytest.mark.thorough
 def test_every_kind_of_objective_is_looked_into():
     small = {"depth": 8, "width": 8, "dim": 8}
     cmd = Contrastive(contrast=Backward(), future_actions=True)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from brax.spring import pipeline
 from hypothesis import strategies as st
+from lengths import at_length
 
 from crlx.envs.tasks import (
     BALL_LAYOUTS,
@@ -99,7 +100,7 @@ def starts(task, near, cells, scale, getkey):
 
 @pytest.mark.parametrize(
     "task, name",
-    [pytest.param(*case, marks=[pytest.mark.thorough] * (case not in QUICK)) for case in CASES],
+    at_length(CASES, QUICK),
 )
 def test_near_walls_do_what_all_walls_do(task, name, getkey):
     near, boxes, scale, walk = compiled(task)

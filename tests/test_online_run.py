@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,9 +91,25 @@ def newest(out):
     return max((int(name) for name in names if name.isdigit()), default=0)
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.thorough)]
-)
+def assert_same_end(out, finished):
+    assert eqx.tree_equal(parameters(out), parameters(finished))
+    before, after = (json.loads((d / "results.json").read_text()) for d in (finished, out))
+    assert before["evaluations"] == after["evaluations"]
+
+
+def test_a_run_that_lost_its_end_ends_the_same(finished, tmp_path):
+    """As after a kill: networks, optimizer, replay, environments and keys go on bit for bit."""
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    (out / "results.json").unlink()
+    shutil.rmtree(out / "checkpoints" / "160")
+    assert newest(out) == 80
+    main(parse(["--resume", "--out", str(out)]))
+    assert_same_end(out, finished)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_run_that_was_stopped_and_resumed_ends_the_same(finished, tmp_path, number):
     out = tmp_path / "run"
     process, deadline = start(flags(out)), time.monotonic() + 300
@@ -103,9 +120,7 @@ def test_a_run_that_was_stopped_and_resumed_ends_the_same(finished, tmp_path, nu
     assert newest(out), message
     assert not (out / "results.json").exists()
     main(parse(["--resume", "--out", str(out)]))
-    assert eqx.tree_equal(parameters(out), parameters(finished))
-    before, after = (json.loads((d / "results.json").read_text()) for d in (finished, out))
-    assert before["evaluations"] == after["evaluations"]
+    assert_same_end(out, finished)
 
 
 @pytest.mark.thorough

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import Array, Float
+from lengths import at_length
 
 from architectures import AbstractBlock, ResidualNetworks, dense, orthogonal, stacked
 from crlx import (
@@ -162,15 +163,7 @@ SEPARABLE = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            name, marks=[pytest.mark.thorough] * (name not in ("lamb", "muon", "injected"))
-        )
-        for name in SEPARABLE
-    ],
-)
+@pytest.mark.parametrize("name", at_length(SEPARABLE, {"lamb", "muon", "injected"}))
 def test_per_layer_treats_layers_as_separate(name):
     optimizer = SEPARABLE[name]
     # Newton and Schulz's iteration of muon multiplies errors of rounding.

@@ -138,6 +138,7 @@ def observations(told, places):
     return np.asarray([told.lives[env][number, :3] for env, number in places])
 
 
+@settings(max_examples=15)
 @given(told=stories())
 def test_what_is_stored_is_what_was_met(told):
     rows = filled(told)

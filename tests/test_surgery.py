@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 from hypothesis import given, settings
+from lengths import at_length
 
 from architectures import (
     Activation,
@@ -137,14 +138,7 @@ def test_other_kinds_are_extended_and_cut_back_again(kind):
     assert eqx.tree_equal(cut(deeper, network.stack.depth), network)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(k, marks=[pytest.mark.thorough] * (k not in ("prenorm", "LERP")))
-        for k in KINDS
-        if k != "paper"
-    ],
-)
+@pytest.mark.parametrize("kind", at_length([k for k in KINDS if k != "paper"], {"prenorm", "LERP"}))
 def test_new_blocks_learn(kind):
     network, deeper = extended(kind)
     optimizer = optax.adam(1e-2)

@@ -10,6 +10,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
+from lengths import at_length
 
 from architectures import (
     Encoder,
@@ -77,13 +78,7 @@ def check(network, blocks, x):
     np.testing.assert_allclose(found, rows, rtol=1e-4, atol=1e-5)
 
 
-some_remats = pytest.mark.parametrize(
-    "remat",
-    [
-        pytest.param(r, marks=[pytest.mark.thorough] * (r not in (Remat.NONE, Remat.NESTED)))
-        for r in Remat
-    ],
-)
+some_remats = pytest.mark.parametrize("remat", at_length(Remat, {Remat.NONE, Remat.NESTED}))
 
 
 @some_remats
@@ -140,10 +135,7 @@ def value_and_gradient(stack, x, tapped):
 @pytest.mark.parametrize(
     ("kind", "remat"),
     [
-        *(
-            pytest.param("residual", r, marks=[pytest.mark.thorough] * (r is not Remat.PRODUCTS))
-            for r in Remat
-        ),
+        *at_length([("residual", r) for r in Remat], [("residual", Remat.PRODUCTS)]),
         ("plain", Remat.NONE),
         ("hyperspherical", Remat.BLOCK),
     ],

@@ -3,6 +3,7 @@ import functools
 import jax
 import pytest
 import references
+from lengths import at_length
 
 from crlx.envs.tasks import Timing, make
 
@@ -19,7 +20,7 @@ _TASKS = (
     "simple_u_maze",
 )
 # Each has the bodies and the physics of another.
-_ALIKE = ("ant_big_maze", "humanoid", "humanoid_0.0015")
+_ALIKE = ("ant_big_maze", "humanoid_hardest_maze", "humanoid_0.0015")
 
 
 @functools.cache
@@ -38,12 +39,10 @@ def test_specification(name):
     assert spec.control_dt == pytest.approx(record["control_dt"])
 
 
-def _cases():
-    for name, case in references.cases(*_TASKS):
-        yield pytest.param(name, case, marks=[pytest.mark.thorough] * (name in _ALIKE))
+_CASES = list(references.cases(*_TASKS))
 
 
-@pytest.mark.parametrize("name, case", list(_cases()))
+@pytest.mark.parametrize("name, case", at_length(_CASES, [c for c in _CASES if c[0] not in _ALIKE]))
 def test_trajectory(name, case):
     spec, place, step = _compiled(name)
     references.compare(place, step, spec, references.task(name)["cases"][case])

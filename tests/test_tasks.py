@@ -47,6 +47,15 @@ def test_every_contract(name):
     check_environment(make(name), batch=64, steps=1000, key=jr.key(0))
 
 
+@pytest.mark.parametrize("name", ["arm_push_easy", "ant_push", "cheetah", "pusher_easy"])
+def test_steps_of_tasks_that_compile_long_can_be_traced(name):
+    env = make(name)
+    state = jax.eval_shape(env.reset, jr.key(0))
+    after = jax.eval_shape(env.step, state, jnp.zeros(env.action_size))
+    assert after.obs.shape == (env.observation_size,)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+
+
 def test_names():
     names = task_names()
     assert set(_PAPER.split()) <= set(names)

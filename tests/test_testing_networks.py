@@ -212,7 +212,7 @@ class Networks(AbstractArchitecture):
 @pytest.mark.parametrize(
     "fault, message",
     [
-        ("units", "critic does not rescale"),
+        pytest.param("units", "critic does not rescale", marks=pytest.mark.thorough),
         ("key", "Pass `key` on"),
         pytest.param("squashed", "leave such policies unsquashed", marks=pytest.mark.thorough),
     ],

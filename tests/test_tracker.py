@@ -114,6 +114,7 @@ def test_everything_is_mirrored_once_however_often(run_dir):
 
 
 @needs_aim
+@pytest.mark.thorough
 def test_a_damaged_line_is_skipped_and_another_repository_filled(run_dir, tmp_path):
     log(run_dir, START, metric(1, 2.0))
     with (run_dir / "metrics.jsonl").open("a") as file:
@@ -148,6 +149,7 @@ def test_a_live_mirror_follows_until_the_log_ends(run_dir, capsys):
 
 
 @needs_aim
+@pytest.mark.thorough
 def test_a_live_mirror_ends_with_the_process_it_follows(run_dir):
     # A resumed run: the end of the first start is not the end of the log.
     log(run_dir, START, END, START, metric(1, 2.0))

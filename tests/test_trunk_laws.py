@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lengths import at_length
 
 from architectures import (
     Activation,
@@ -43,13 +44,7 @@ MAKES = {
 }
 every_make = pytest.mark.parametrize("name", MAKES)
 # Between them they have all that a trunk can have; the others are looked at at length.
-some_makes = pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.thorough] * (name not in ("learned", "lerp")))
-        for name in MAKES
-    ],
-)
+some_makes = pytest.mark.parametrize("name", at_length(MAKES, {"learned", "lerp"}))
 WAYS = [
     (Remat.NONE, 1),
     (Remat.PRODUCTS, 1),
