@@ -17,7 +17,7 @@ from crlx import JSON, encode, is_first, replacing
 _PACKAGES = ("crlx", "jax", "jaxlib", "equinox", "optax", "numpy", "ogbench", "mujoco")
 # These say where things are and how parts were named, not what is computed.
 _FREE = {
-    *("out", "resume", "aim", "mesh", "dataset_dir", "dataset_path", "data_dir"),
+    *("out", "resume", "aim", "mesh", "xla", "dataset_dir", "dataset_path", "data_dir"),
     *("objective_name", "architecture_name", "contrast", "actor", "energy", "depth", "width"),
     *("critic_depth", "actor_depth", "inputs", "elsewhere", "collect"),
 }
