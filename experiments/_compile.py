@@ -4,11 +4,11 @@ from typing import Any
 
 import equinox as eqx
 
-from ._xla import Compiler
+from ._xla import CompilerOptions
 
 
 def compile_ahead(
-    step: Callable[[Any, Any], Any], kept: Any, progress: Any, xla: Compiler | None = None
+    step: Callable[[Any, Any], Any], kept: Any, progress: Any, xla: CompilerOptions | None = None
 ) -> tuple[Callable[[Any, Any], Any], float]:
     """Traces and compiles `step(kept, progress)`, which may overwrite `progress`, with options of
     the compiler.

@@ -31,7 +31,7 @@ from ._breakdown import breakdown
 from ._compile import compile_ahead
 from ._program_costs import costs
 from ._score_errors import score_errors
-from ._xla import Compiler
+from ._xla import CompilerOptions
 
 
 class Looped(AbstractArchitecture):
@@ -54,7 +54,7 @@ def measure(
     *,
     fuse: bool = True,
     mesh: DeviceMesh | None = None,
-    xla: Compiler | None = None,
+    xla: CompilerOptions | None = None,
     parts: bool = False,
     batch_size: int,
     compilations: int,

@@ -7,8 +7,6 @@ import tyro
 
 from crlx import JSON, DeviceMesh
 
-from ._xla import Compiler, read_xla
-
 
 @dataclasses.dataclass(frozen=True)
 class Extent:
@@ -20,15 +18,10 @@ class Extent:
     seeds: Annotated[int, tyro.conf.arg(metavar="N")] = 1
     """Runs with as many seeds, from --seed on, as one program on one device. Results are those of
     each seed, and mean and standard deviation."""
-
     xla: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE...")] = ()
     """Options of the compiler for what is trained, such as
-    xla_gpu_enable_latency_hiding_scheduler=true; by default XLA's own."""
-
-    @property
-    def compiler(self) -> Compiler:
-        """Options of the compiler. Raises `ValueError` for those that it does not know."""
-        return read_xla(self.xla)
+    xla_gpu_enable_latency_hiding_scheduler=true; by default XLA's own. A run that is resumed has
+    those that it began with, unless it is given others."""
 
     def devices(self, split: Mapping[str, int]) -> DeviceMesh:
         """The devices to train on.

@@ -17,7 +17,7 @@ from ._snapshot import Record
 from ._stop import Stopped
 from ._tracker import finish_mirror, start_mirror
 from ._trainer import Trainer
-from ._xla import Compiler
+from ._xla import CompilerOptions
 
 Options = TypeVar("Options")
 
@@ -45,7 +45,7 @@ def train(
     report: Report,
     *,
     aim: bool,
-    xla: Compiler,
+    xla: CompilerOptions,
 ) -> None:
     """Trains a job, or together those of several seeds by their names, and reports.
 
@@ -76,7 +76,7 @@ def _train(
     reporter: Reporter,
     *,
     aim: bool,
-    xla: Compiler,
+    xla: CompilerOptions,
 ) -> tuple[Trainer, dict[str, JSON]]:
     trainer = Trainer(job, directory, reporter, xla)
     directory.claim(config)

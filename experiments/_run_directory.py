@@ -15,7 +15,8 @@ import jax
 from crlx import JSON, encode, is_first, replacing
 
 _PACKAGES = ("crlx", "jax", "jaxlib", "equinox", "optax", "numpy", "ogbench", "mujoco")
-# These say where things are and how parts were named, not what is computed.
+# These say where things are, how parts were named, and how the program is made, which changes the
+# last digits at most.
 _FREE = {
     *("out", "resume", "aim", "mesh", "xla", "dataset_dir", "dataset_path", "data_dir"),
     *("objective_name", "architecture_name", "contrast", "actor", "energy", "depth", "width"),

@@ -20,7 +20,7 @@ from ._run_directory import RunDirectory
 from ._snapshot import Record
 from ._stop import Stopped, StopRequest
 from ._task import count_parameters
-from ._xla import Compiler
+from ._xla import CompilerOptions
 
 _SECONDS_BETWEEN_SAVES = 300
 
@@ -29,7 +29,7 @@ class Trainer:
     """The driver: advances in compiled calls, evaluates, logs, saves, stops and resumes."""
 
     def __init__(
-        self, job: AbstractJob, directory: RunDirectory, reporter: Reporter, xla: Compiler
+        self, job: AbstractJob, directory: RunDirectory, reporter: Reporter, xla: CompilerOptions
     ):
         self._job, self._directory, self._reporter = job, directory, reporter
         self._xla = xla

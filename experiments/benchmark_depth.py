@@ -97,6 +97,10 @@ class Options:
             _check(DeviceMesh.read(text), text, self)
         for text in self.xla:
             read_xla([text])
+        if (self.xla or self.meshes) and "fused" not in self.twins:
+            raise ValueError("--xla and --meshes go with the fused form: add fused to --twins.")
+        if self.xla and self.parts:
+            raise ValueError("--parts are timed without options of the compiler: leave --xla out.")
 
     @property
     def all_twins(self) -> list[_Twin]:

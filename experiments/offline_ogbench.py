@@ -15,23 +15,23 @@ from experiments._reporter import Reporter
 from experiments._results import conclude, results
 from experiments._run_directory import RunDirectory, default_path
 from experiments._task import Task
-from experiments._xla import Compiler
+from experiments._xla import CompilerOptions, read_xla
 
 
 def main(options: Options) -> None:
-    compiler = options.compiler
+    xla = read_xla(options.xla)
     mesh = options.devices({"--batch-size": options.batch_size})
     out = options.out or default_path(
         options.dataset, options.objective_name, options.architecture_name
     )
     directory = RunDirectory(out, resume=options.resume, parts=options.parts(options.seed))
     try:
-        _run(options, directory, mesh, compiler)
+        _run(options, directory, mesh, xla)
     finally:
         directory.close()
 
 
-def _run(options: Options, directory: RunDirectory, mesh: DeviceMesh, compiler: Compiler) -> None:
+def _run(options: Options, directory: RunDirectory, mesh: DeviceMesh, xla: CompilerOptions) -> None:
     config = options.config
     directory.check(config)
     with Reporter() as reporter:
@@ -47,7 +47,7 @@ def _run(options: Options, directory: RunDirectory, mesh: DeviceMesh, compiler: 
             for name, seed in options.by_name(options.seed).items()
         }
         report = launch.Report(results, conclude)
-        launch.train(jobs, config, directory, reporter, report, aim=options.aim, xla=compiler)
+        launch.train(jobs, config, directory, reporter, report, aim=options.aim, xla=xla)
 
 
 def _task(

@@ -10,7 +10,7 @@ from experiments._online_pictures import Pictures
 from experiments._online_results import conclude, results
 from experiments._reporter import Reporter
 from experiments._run_directory import RunDirectory, default_path
-from experiments._xla import Compiler
+from experiments._xla import CompilerOptions, read_xla
 
 
 def main(options: Options) -> None:
@@ -18,7 +18,7 @@ def main(options: Options) -> None:
         raise ValueError(
             "--seeds resumes from whole checkpoints: leave --no-checkpoint-replay out."
         )
-    compiler = options.compiler
+    xla = read_xla(options.xla)
     mesh = options.devices({"--num-envs": options.num_envs, "--batch-size": options.batch_size})
     names = options.env, options.objective_name, options.architecture_name
     directory = RunDirectory(
@@ -27,12 +27,12 @@ def main(options: Options) -> None:
         parts=options.parts(options.seed),
     )
     try:
-        _run(options, directory, mesh, compiler)
+        _run(options, directory, mesh, xla)
     finally:
         directory.close()
 
 
-def _run(options: Options, directory: RunDirectory, mesh: DeviceMesh, compiler: Compiler) -> None:
+def _run(options: Options, directory: RunDirectory, mesh: DeviceMesh, xla: CompilerOptions) -> None:
     env = options.task()
     config = options.config | {"spec": encode(env.spec.networks())}
     directory.check(config)
@@ -46,7 +46,7 @@ def _run(options: Options, directory: RunDirectory, mesh: DeviceMesh, compiler: 
         job = OnlineJob(options, mesh, env, Pictures(env))
         jobs = dict.fromkeys(options.by_name(options.seed), job)
         report = Report(functools.partial(results, steps=job.step(job.rounds)), conclude)
-        train(jobs, config, directory, reporter, report, aim=options.aim, xla=compiler)
+        train(jobs, config, directory, reporter, report, aim=options.aim, xla=xla)
 
 
 if __name__ == "__main__":

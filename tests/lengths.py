@@ -4,6 +4,10 @@ import pytest
 def at_length(cases, quick):
     """Cases to parametrize with, of which only the `quick` ones are checked by default; the others
     where `-m thorough` asks for it."""
+    cases = list(cases)
+    unknown = [case for case in quick if case not in cases]
+    if unknown:
+        raise ValueError(f"{unknown} are not among {cases}.")
 
     def param(case):
         if case in quick:

@@ -7,6 +7,7 @@ from brax import envs
 from brax.envs.wrappers import training as brax_training
 from brax.io import mjcf
 from flax import struct
+from lengths import at_length
 
 from crlx.envs.adapters import Aims, FromBrax, FromPlayground
 from crlx.envs.tasks import Radii
@@ -119,10 +120,8 @@ CASES = {
 }
 
 
-# Physics compiles long, and both ways to find the goal's place have the same.
-some_cases = pytest.mark.parametrize(
-    "case", [pytest.param("slice", marks=pytest.mark.thorough), "function", "playground"]
-)
+# Physics compiles long, and that of "slice" is that of "function".
+some_cases = pytest.mark.parametrize("case", at_length(CASES, {"function", "playground"}))
 
 
 @some_cases

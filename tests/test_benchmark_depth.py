@@ -9,11 +9,12 @@ from crlx import Spec
 from experiments._depth import Looped, measure, measure_apart
 from experiments.benchmark_depth import Options, main
 
+OPTION = "xla_cpu_prefer_vector_width=128"
 SMALL = {"batch_size": 8, "compilations": 1, "calls": 1}
 
 
 def test_twins_compute_the_same_update():
-    scanned = ResidualNetworks(depth=4, width=8)
+    scanned = ResidualNetworks(depth=8, width=8)
     rows = [list(measure(a, **SMALL))[-1] for a in (scanned, Looped(scanned))]
     assert rows[0]["loss"] == pytest.approx(rows[1]["loss"], rel=1e-4)
     assert all(row["peak_bytes"] > 0 and row["seconds_per_update"] > 0 for row in rows)
@@ -30,10 +31,14 @@ def test_the_twin_has_no_scan_left(getkey):
 def test_rows_are_written_as_promised(tmp_path):
     out = tmp_path / "new" / "depth.json"
     sizes = {"width": 8, "batch_size": 8, "repeats": 1}
-    main(Options(("hyperspherical",), (4,), **sizes, meshes=("data=2,layers=2",), out=out))
+    main(
+        Options(
+            ("hyperspherical",), (4,), **sizes, meshes=("data=2,layers=2",), xla=(OPTION,), out=out
+        )
+    )
     found = json.loads(out.read_text())
     cases = {(row["architecture"], row["depth"], row["twin"]) for row in found["rows"]}
-    twins = {"fused", "scan", "loop", "fused data=2,layers=2"}
+    twins = {"fused", "scan", "loop", "fused data=2,layers=2", f"fused {OPTION}"}
     assert cases == {("hyperspherical", 4, twin) for twin in twins}
     losses = [row["loss"] for row in found["rows"]]
     np.testing.assert_allclose(losses, losses[0], rtol=1e-4)

@@ -5,6 +5,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
+from lengths import at_length
 
 import objectives as obj
 from architectures import ResidualNetworks
@@ -27,7 +28,7 @@ def test_a_chunk_is_the_actions_of_the_steps_that_follow(getkey):
 
 
 @pytest.mark.parametrize(
-    "objective", (pytest.param(CRL, marks=pytest.mark.thorough), obj.GCBC()), ids=("crl", "gcbc")
+    "objective", at_length([CRL, obj.GCBC(), obj.GCSL(), obj.BC()], [obj.GCBC()])
 )
 def test_objectives_keep_their_contract(objective, getkey):
     rows = random_rows(SPEC, [60, 3, 80], key=getkey())

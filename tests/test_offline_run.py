@@ -152,6 +152,7 @@ def test_a_damaged_checkpoint_costs_only_time(finished, tmp_path, caplog):
         file.write_bytes(b"")
     main(parse(["--resume", "--out", str(out)]))
     assert "checkpoint of step 40 cannot be read" in caplog.text
+    assert [line["step"] for line in _lines(out) if "critic/loss" in line] == [20, 40, 40]
     assert eqx.tree_equal(_parameters(out), _parameters(finished))
 
 

@@ -158,15 +158,13 @@ UNCHECKED = {
 
 
 def exported():
-    """All functions of Optax that make transformations; those that are no optimizers are slow."""
+    """All functions of Optax that make transformations."""
     for module in (optax, contrib):
         for name, function in inspect.getmembers(module, inspect.isfunction):
             made = str(inspect.signature(function).return_annotation)
             left_out = name.startswith("_") or name in WRAPPERS | UNCHECKED
             if ("GradientTransformation" in made or name in UNANNOTATED) and not left_out:
-                whole = module is contrib or function.__module__.endswith(".alias")
-                marks = [] if whole else [pytest.mark.slow]
-                yield pytest.param(function, id=name, marks=marks)
+                yield pytest.param(function, id=name)
 
 
 @pytest.mark.thorough

@@ -16,7 +16,8 @@ from experiments._parts import ARCHITECTURES, CRITICS
 from objectives import Backward, Binary, Contrastive
 
 SPEC = Spec(4, 2, 4)
-# One of each kind of network, energy and critic; of the others, contracts are checked elsewhere.
+# The paper's networks, a quasimetric of two towers, the sphere, OGBench's; of the others, contracts
+# are checked elsewhere.
 KINDS = ("residual", "iqe", "hyperspherical", "mlp")
 PAIRS = [
     *(("infonce", name) for name in ARCHITECTURES if name != "shared-mrn"),

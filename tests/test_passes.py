@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lengths import at_length
 
 from architectures import MLPNetworks, Precision, Remat, ResidualNetworks, unstacked
 from architectures._side_by_side import alike, batched, side_by_side
@@ -57,17 +58,19 @@ def test_together_is_apart(shapes):
     assert len(groups) == len({depth for depth, _, _ in shapes})
 
 
-def test_what_does_not_fit_runs_alone():
-    others = [
-        encoder(depth=4),
-        encoder(remat=Remat.BLOCK),
-        encoder(unroll=2),
-        encoder(precision=Precision.BFLOAT16),
-        unstacked(encoder()),
-    ]
-    for other in others:
-        networks = [encoder(), other, encoder(seed=1)]
-        assert loops(networks) == [[0, 2], [1]]
+OTHERS = {
+    "depth": lambda: encoder(depth=4),
+    "remat": lambda: encoder(remat=Remat.BLOCK),
+    "unroll": lambda: encoder(unroll=2),
+    "precision": lambda: encoder(precision=Precision.BFLOAT16),
+    "loop": lambda: unstacked(encoder()),
+}
+
+
+@pytest.mark.parametrize("kind", at_length(OTHERS, {"depth", "loop"}))
+def test_what_does_not_fit_runs_alone(kind):
+    networks = [encoder(), OTHERS[kind](), encoder(seed=1)]
+    assert loops(networks) == [[0, 2], [1]]
     assert_same(*both(networks, [jr.normal(jr.key(i), (5, 3)) for i in range(3)]))
 
 

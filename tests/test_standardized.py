@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from jaxtyping import Array, Float
+from lengths import at_length
 
 from architectures import MLPNetworks
 from crlx import (
@@ -114,9 +115,7 @@ def assert_same(a, b):
         np.testing.assert_allclose(x, y, rtol=2e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("contrastive", marks=pytest.mark.thorough), "cloning"]
-)
+@pytest.mark.parametrize("name", at_length(OBJECTIVES, {"cloning"}))
 def test_it_keeps_the_contract(name, rows, getkey):
     objective, terms = OBJECTIVES[name]
     running = Standardized(objective, COLUMNS)

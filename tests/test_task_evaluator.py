@@ -5,6 +5,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 from jaxtyping import Array, Float
+from lengths import at_length
 
 from architectures import Gaussian
 from crlx import AbstractActor
@@ -43,7 +44,7 @@ def evaluator(tasks):
     return TaskEvaluator(tasks, episodes=EPISODES, traced=TRACED)
 
 
-@pytest.mark.parametrize("chunk", (1, pytest.param(3, marks=pytest.mark.thorough)))
+@pytest.mark.parametrize("chunk", at_length((1, 3), {1}))
 def test_both_sets_of_goals_are_scored_as_if_alone(tasks, alone, evaluator, chunk, getkey):
     """Against a plain loop over each set, from the same keys."""
     key, actor = getkey(), Headlong(chunk)
@@ -87,7 +88,7 @@ class Wavering(AbstractActor):
         return Gaussian(jnp.zeros(2), jnp.array([0.0, -jnp.inf]))
 
 
-@pytest.mark.parametrize("sampled", (True, pytest.param(False, marks=pytest.mark.thorough)))
+@pytest.mark.parametrize("sampled", at_length((True, False), {True}))
 def test_the_mode_or_samples_of_a_policy_act(tasks, sampled, getkey):
     evaluator = TaskEvaluator(tasks[:1], episodes=4, traced=4, sampled=sampled)
     paths = np.asarray(evaluator(Wavering(), key=getkey()).traces["point_u_maze"].q[..., :2])

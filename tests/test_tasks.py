@@ -54,6 +54,8 @@ def test_steps_of_tasks_that_compile_long_can_be_traced(name):
     after = jax.eval_shape(env.step, state, jnp.zeros(env.action_size))
     assert after.obs.shape == (env.observation_size,)
     assert jax.tree.structure(after) == jax.tree.structure(state)
+    for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(state), strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
 
 
 def test_names():

@@ -121,7 +121,8 @@ class Bilinear(AbstractCritic):
         return table.T if self.fault == "transposed" else table
 
 
-def test_critics_and_actors_without_fault_are_accepted(getkey):
+def test_blocks_critics_and_actors_without_fault_are_accepted(getkey):
+    check_block(lambda *, key: Layer(4, 4, key=key), 4, key=getkey())
     check_critic(Bilinear(jr.normal(getkey(), (5, 2)), ""), SPEC, key=getkey())
     weight = 0.3 * jr.normal(getkey(), (2, 5))
     check_actor(Policy(weight, jnp.full(2, -1.0)), SPEC, key=getkey())

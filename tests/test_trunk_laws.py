@@ -43,8 +43,9 @@ MAKES = {
     "sphere": functools.partial(HypersphericalNetworks, block=SphereBlock.RESIDUAL),
 }
 every_make = pytest.mark.parametrize("name", MAKES)
-# Between them they have all that a trunk can have; the others are looked at at length.
-some_makes = pytest.mark.parametrize("name", at_length(MAKES, {"learned", "lerp"}))
+# One of each reading of a block: the paper's with all its options, one block again and again, and
+# the sphere's.
+some_makes = pytest.mark.parametrize("name", at_length(MAKES, {"learned", "tied", "lerp"}))
 WAYS = [
     (Remat.NONE, 1),
     (Remat.PRODUCTS, 1),
