@@ -13,6 +13,7 @@ OPTION = "xla_cpu_prefer_vector_width=128"
 SMALL = {"batch_size": 8, "compilations": 1, "calls": 1}
 
 
+@pytest.mark.thorough
 def test_twins_compute_the_same_update():
     scanned = ResidualNetworks(depth=8, width=8)
     rows = [list(measure(a, **SMALL))[-1] for a in (scanned, Looped(scanned))]

@@ -7,6 +7,7 @@ import jax
 import jax.random as jr
 import numpy as np
 import pytest
+from lengths import at_length
 
 from architectures import (
     IQE,
@@ -157,7 +158,7 @@ def test_quasimetric(energy, getkey):
         check_energy(built, key=getkey())
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", at_length(ARCHITECTURES, {"residual", "mlp"}))
 def test_architecture(name, getkey):
     check_architecture(ARCHITECTURES[name], SPEC, key=getkey())
 

@@ -266,6 +266,7 @@ def test_rows_without_an_episode_may_hold_anything(oracle):
     assert evaluator(policy, step=0).overall_success == 1.0
 
 
+@pytest.mark.thorough
 def test_manipulation_repeats_exactly_too():
     def push(observations, goals):
         return np.sin(observations[:, :5] + 3 * goals[:, 5:10])

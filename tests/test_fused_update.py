@@ -86,6 +86,7 @@ def test_losses_metrics_and_gradients_of_the_plain_form(name, actor, actor_goals
     check(objective, ARCHITECTURES[name], seed, 2e-3 if name == "rounded" else 2e-5)
 
 
+@pytest.mark.thorough
 def test_metric_distillation():
     networks = ResidualNetworks(depth=8, width=8, dim=4, shared=True, energy=MRN())
     check(Contrastive(Backward(), future_actions=True), networks)

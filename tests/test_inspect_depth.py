@@ -208,6 +208,7 @@ def finite(value):
     return not isinstance(value, float) or np.isfinite(value)
 
 
+@pytest.mark.thorough
 def test_a_run_is_inspected_in_its_own_folder_and_compared_with_fresh_networks(
     data, tmp_path, capsys
 ):

@@ -78,6 +78,7 @@ def test_metrics_are_one_line_per_chunk_and_evaluation(finished):
     assert sum(line.get("event") == "evaluation" for line in lines) == 2
 
 
+@pytest.mark.thorough
 def test_lines_are_as_frequent_as_asked_for(data, tmp_path):
     sizes = ["--steps", "8", "--eval-every", "8", "--log-every", "3", "--objective", "gcbc"]
     main(parse(_flags(data, tmp_path / "run", *sizes)))
@@ -156,6 +157,7 @@ def test_a_damaged_checkpoint_costs_only_time(finished, tmp_path, caplog):
     assert eqx.tree_equal(_parameters(out), _parameters(finished))
 
 
+@pytest.mark.thorough
 def test_cloning_runs_without_a_critic(data, tmp_path):
     flags = _flags(data, tmp_path / "run", "--objective", "gcbc", "--architecture", "mlp")
     main(parse(flags))

@@ -107,6 +107,7 @@ def test_random_steps(backend):
         assert not state.done
 
 
+@pytest.mark.thorough
 def test_success_is_measured_along_the_table():
     _, place, step = compiled("generalized")
     for offset, flags in ((0.045, (1, 1)), (0.095, (1, 0)), (0.105, (0, 0))):

@@ -81,7 +81,7 @@ def test_its_layers_are_exported(deeper):
         )
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_resized_run_trains_on_to_the_end(run, deeper):
     before = eqx.filter(load_policy(deeper).actor, eqx.is_array)
     offline_ogbench.main(parse(["--resume", "--out", str(deeper)]))

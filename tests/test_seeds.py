@@ -113,6 +113,7 @@ def run(data, out, *more):
     return json.loads((out / "results.json").read_text())
 
 
+@pytest.mark.thorough
 def test_two_seeds_of_a_script_are_two_runs(data, tmp_path):
     """Each becomes a folder that the run with its seed alone could have written."""
     alone = run(data, tmp_path / "alone", "--seed", "6")

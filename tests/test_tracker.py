@@ -131,6 +131,7 @@ def test_a_damaged_line_is_skipped_and_another_repository_filled(run_dir, tmp_pa
 
 
 @needs_aim
+@pytest.mark.thorough
 def test_a_live_mirror_follows_until_the_log_ends(run_dir, capsys):
     log(run_dir, START)
     process = start_mirror(run_dir)
