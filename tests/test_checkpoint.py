@@ -97,6 +97,7 @@ def _flip(path):
     [_chunk, lambda d: d / "2" / "params" / "manifest.ocdbt", lambda d: d / "2/header/metadata"],
     ids=["arrays", "manifest", "header"],
 )
+@pytest.mark.usefixtures("leave_nothing")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path, learner, caplog, file, damage):
     _write(tmp_path, learner, (1, 2))
@@ -107,6 +108,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path, learner, caplog
     assert "checkpoint of step 2 cannot be read" in caplog.text
 
 
+@pytest.mark.usefixtures("leave_nothing")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_if_all_are_damaged_nothing_is_made_up(tmp_path, learner):
     _write(tmp_path, learner, (2,))

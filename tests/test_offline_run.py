@@ -144,6 +144,7 @@ def test_a_run_that_was_stopped_and_resumed_ends_the_same(data, finished, tmp_pa
     assert before["evaluations"] == after["evaluations"]
 
 
+@pytest.mark.usefixtures("leave_nothing")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_damaged_checkpoint_costs_only_time(finished, tmp_path, caplog):
     out = tmp_path / "run"
