@@ -21,7 +21,7 @@ def read_xla(texts: Sequence[str]) -> CompilerOptions:
         name, equals, value = text.partition("=")
         if not (equals and name.startswith("xla_")):
             raise ValueError(
-                "--xla takes XLA's names with a value, such as xla_dump_to=dump; got " + repr(text)
+                f"--xla takes XLA's names with a value, such as xla_dump_to=dump; got {text!r}."
             )
         if name in options:
             raise ValueError(f"--xla {name} is given twice; leave one out.")

@@ -6,6 +6,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 import references
+from lengths import at_length
 from scipy import stats
 
 from crlx.envs.tasks import GoalEnv, Timing
@@ -105,7 +106,7 @@ def test_starts_are_the_same_for_the_same_key():
     assert not jnp.array_equal(one.q, other.q)
 
 
-@pytest.mark.parametrize("layout", [None, pytest.param("u_maze", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("layout", at_length([None, "u_maze"], [None]))
 def test_random_steps(layout):
     env, place, step = compiled(layout)
     start = env.task.start(env.sys, key=jr.key(3))

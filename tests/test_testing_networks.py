@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import pytest
 from jaxtyping import Array, Float
+from lengths import at_length
 
 from architectures import MLPNetworks, ResidualNetworks, TanhGaussian
 from crlx import (
@@ -210,14 +211,14 @@ class Networks(AbstractArchitecture):
         return MLP.encoder(in_size, out_size, key=key)
 
 
-@pytest.mark.parametrize(
-    "fault, message",
-    [
-        pytest.param("units", "critic does not rescale", marks=pytest.mark.thorough),
-        ("key", "Pass `key` on"),
-        pytest.param("squashed", "leave such policies unsquashed", marks=pytest.mark.thorough),
-    ],
-)
-def test_faulty_architectures_are_refused(fault, message, getkey):
-    with refuses(message):
+FAULTS = {
+    "units": "critic does not rescale",
+    "key": "Pass `key` on",
+    "squashed": "leave such policies unsquashed",
+}
+
+
+@pytest.mark.parametrize("fault", at_length(FAULTS, {"key"}))
+def test_faulty_architectures_are_refused(fault, getkey):
+    with refuses(FAULTS[fault]):
         check_architecture(Networks(fault), SPEC, key=getkey())
