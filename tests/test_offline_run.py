@@ -183,6 +183,14 @@ def test_a_finished_run_can_be_resumed_and_stays_the_same(finished):
     assert json.loads((finished / "results.json").read_text()) == before
 
 
+def test_a_run_may_go_on_with_other_options_of_the_compiler(finished, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    main(parse(["--resume", "--out", str(out), "--xla", "xla_cpu_prefer_vector_width=128"]))
+    results = json.loads((out / "results.json").read_text())
+    assert "xla_cpu_prefer_vector_width=128" in json.dumps(results["config"]["xla"])
+
+
 def test_flags_may_be_repeated_when_resuming(data, finished):
     options = parse(["--resume", *_flags(data, finished)])
     assert options.architecture.width == 8
