@@ -10,7 +10,6 @@ from crlx import AbstractActor, AbstractDistribution, Spec
 from objectives import AWR, DDPGBC, ActorBatch, Deterministic, MaxEntropy
 
 BUILD = ResidualNetworks(width=8, squashed=True), Spec(3, 2, 3)
-
 ROWS, OBS, GOAL, ACT = 12, 3, 2, 2
 
 
@@ -270,15 +269,12 @@ def test_max_entropy_draws_fresh_noise_for_every_row():
     assert not np.any(first == other)
 
 
-def test_trainables():
+def test_what_terms_train_and_need():
     """Only the temperature is trained; it starts at one."""
     assert DDPGBC().init(*BUILD, key=jr.key(0)) is None
     assert AWR().init(*BUILD, key=jr.key(0)) is None
     log_alpha = MaxEntropy().init(*BUILD, key=jr.key(0))
     assert (log_alpha, log_alpha.dtype, log_alpha.shape) == (0, jnp.float32, ())
-
-
-def test_needs():
     needs = [(t.needs_score, t.needs_advantage) for t in (DDPGBC(), AWR(), MaxEntropy())]
     assert needs == [(True, False), (False, True), (True, False)]
 

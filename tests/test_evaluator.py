@@ -255,6 +255,7 @@ def test_impossible_actions_are_refused(medium):
 
 
 def test_rows_without_an_episode_may_hold_anything(oracle):
+    """Five episodes in six rows, one of which is never used."""
     evaluator = Evaluator(MEDIUM, episodes=1, num_envs=6)
 
     def policy(observations, goals):
@@ -262,7 +263,6 @@ def test_rows_without_an_episode_may_hold_anything(oracle):
         actions[:5] = oracle(observations[:5], goals[:5])
         return actions
 
-    # Five episodes in six rows, one of which is never used.
     assert evaluator(policy, step=0).overall_success == 1.0
 
 
@@ -271,27 +271,26 @@ def test_manipulation_repeats_exactly_too():
     def push(observations, goals):
         return np.sin(observations[:, :5] + 3 * goals[:, 5:10])
 
-    one = Evaluator(CUBE, episodes=1, num_envs=1)
+    one, other = (Evaluator(CUBE, episodes=1, num_envs=n) for n in (1, 2))
     assert (one.observation_size, one.action_size, one.goal_size) == (28, 5, 28)
     assert one.maze is None
     evaluation = one(push, step=2)
     assert list(evaluation.tasks)[:2] == ["task1_horizontal", "task2_vertical1"]
     assert all(episode.path is None for episode in evaluation.episodes)
     # Goals show actions from an action space that could not be seeded from outside.
-    assert_same(evaluation, Evaluator(CUBE, episodes=1, num_envs=2)(push, step=2))
+    assert_same(evaluation, other(push, step=2))
 
 
 def test_oracle_goals_have_their_own_size():
-    evaluator = Evaluator("antmaze-medium-navigate-oraclerep-v0", episodes=1)
-    assert (evaluator.observation_size, evaluator.goal_size) == (29, 2)
+    ant = Evaluator("antmaze-medium-navigate-oraclerep-v0", episodes=1)
+    assert (ant.observation_size, ant.goal_size) == (29, 2)
 
 
 def test_a_maze_knows_its_cells(medium):
     maze = medium.maze
     assert (maze.walls.shape, int((~maze.walls).sum())) == ((8, 8), 26)
     assert maze.cell_centre(1, 1) == (0.0, 0.0)
-    assert maze.cell_centre(2, 6) == (20.0, 4.0)
-    assert maze.tolerance == 1.0
+    assert (maze.cell_centre(2, 6), maze.tolerance) == ((20.0, 4.0), 1.0)
     bare = medium._envs[0].unwrapped
     for xy in np.random.default_rng(0).uniform(-4, 24, (200, 2)):
         i, j = maze.cell_of(*xy)

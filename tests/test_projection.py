@@ -1,6 +1,3 @@
-import collections
-import functools
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,26 +5,14 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
-from hypothesis import given
-from jaxtyping import Array, Float
+from jaxtyping import Array
+from spheres import SPEC, SPHERES, Bystander, Positive, assert_unit_rows, is_sphere, np_unit
 
-from architectures import HyperDense, HypersphericalNetworks, MLPNetworks, unit
-from crlx import (
-    AbstractObjective,
-    AbstractProjected,
-    AbstractRows,
-    Checkpoints,
-    Ensemble,
-    Learner,
-    OfflineRows,
-    Spec,
-    project,
-)
-from crlx.testing import batches, random_rows
-from objectives import GCBC
+from architectures import HyperDense, MLPNetworks, unit
+from crlx import AbstractObjective, AbstractRows, Checkpoints, Learner, OfflineRows, project
+from crlx.testing import random_rows
 
-SPEC, BATCH = Spec(3, 2, 2), 8
-SPHERES = (2, 3, 4, 3)  # Members, layers, out, in.
+BATCH = 8
 RATE, DECAY, MOMENTUM = 0.05, 0.1, 0.9
 OPTIMIZERS = {
     "adam": optax.adam(RATE),
@@ -36,21 +21,6 @@ OPTIMIZERS = {
 }
 
 fit = eqx.filter_jit(Learner.fit)
-
-
-class Positive(AbstractProjected):
-    """A projection that this library does not know."""
-
-    weight: Float[Array, "*stack size"]
-
-    def project(self):
-        return Positive(jnp.maximum(self.weight, 0))
-
-
-class Bystander(eqx.Module):
-    """The name and the shape of a projected array, and no projection."""
-
-    weight: Float[Array, "*stack out in"]
 
 
 class Weights(eqx.Module):
@@ -117,28 +87,7 @@ def rows():
     return random_rows(SPEC, [40, 25], key=jr.key(0))
 
 
-def is_sphere(node):
-    return isinstance(node, HyperDense)
-
-
-def spheres(tree):
-    """The weights of all `HyperDense` in a tree."""
-    nodes = jax.tree.leaves(tree, is_leaf=is_sphere)
-    return [np.float64(node.weight) for node in nodes if is_sphere(node)]
-
-
-def assert_unit_rows(tree, tolerance=1e-6):
-    found = spheres(tree)
-    assert found
-    for weight in found:
-        np.testing.assert_allclose(np.linalg.norm(weight, axis=-1), 1, rtol=0, atol=tolerance)
-
-
 # An independent loop in NumPy and float64: gradient, optimizer, projection.
-def np_unit(w):
-    return w / np.linalg.norm(w, axis=-1, keepdims=True)
-
-
 def np_run(weights, x, number, name, steps):
     """Weights after so many steps, with the optimizer's moments, the Polyak average of the first
     weights, and the first weights as they were before their last projection."""
@@ -252,51 +201,6 @@ def test_a_last_transformation_does_the_same(rows, getkey):
     assert np.max(np.abs(params.sphere.weight - start.params.sphere.weight)) > 0.1
 
 
-ARCHITECTURE = HypersphericalNetworks(depth=4, width=8, dim=4)
-
-
-class Scores(AbstractObjective):
-    """Brings the scores of an ensemble of critics to zero."""
-
-    def init(self, architecture, spec, *, key):
-        return Ensemble(functools.partial(architecture.critic, spec), 2, key=key), None
-
-    def relabel(self, rows, index, *, key):
-        del key
-        return rows.take(index)
-
-    def loss(self, params, state, batch, *, key):
-        del state, key
-        return jnp.mean(params.pairs(batch.observation, batch.action, batch.achieved) ** 2), {}
-
-    def advance(self, params, state):
-        return None
-
-    def policy(self, params, state):
-        raise NotImplementedError
-
-
-@pytest.mark.parametrize(
-    ("objective", "name", "shapes"),
-    [
-        (GCBC(), "momentum", {(2, 32, 8): 1, (2, 8, 32): 1}),
-        # Of two towers, in two members, of two layers.
-        (Scores(), "adam", {(2, 2, 32, 8): 2, (2, 2, 8, 32): 2}),
-    ],
-    ids=["actor", "ensemble"],
-)
-def test_networks_stay_on_the_sphere(objective, name, shapes, rows, getkey):
-    learner = Learner(objective, OPTIMIZERS[name])
-    start = eqx.filter_jit(learner.init)(ARCHITECTURE, SPEC, key=getkey())
-    after, _ = fit(learner, start, rows, updates=5, batch_size=BATCH, key=getkey())
-    found = collections.Counter(weight.shape for weight in spheres(after.params))
-    assert shapes.items() <= found.items()
-    pairs = zip(spheres(after.params), spheres(start.params), strict=True)
-    assert min(np.max(np.abs(new - old)) for new, old in pairs) > 1e-4
-    for progress in (start, after):
-        assert_unit_rows(progress.params)
-
-
 def test_checkpoints_keep_every_bit(tmp_path, rows, getkey):
     learner = Learner(Pull(), optax.adam(RATE))
     start = learner.init(MLPNetworks(), SPEC, key=getkey())
@@ -309,67 +213,3 @@ def test_checkpoints_keep_every_bit(tmp_path, rows, getkey):
     checkpoints.close()
     assert eqx.tree_equal(found.items["params"], after.params, typematch=True)
     assert_unit_rows(found.items["params"])
-
-
-class Part(eqx.Module):
-    """A projected layer beside arrays that share its names and its shape."""
-
-    dense: HyperDense
-    linear: eqx.nn.Linear
-    weight: Float[Array, "*stack out in"]
-    steps: tuple[int, str] = (3, "three")
-
-
-def test_modules_are_found_by_type_alone(getkey):
-    dense, linear = HyperDense(3, 4, key=getkey()), eqx.nn.Linear(3, 4, key=getkey())
-    raw, same, shared = (jr.normal(getkey(), SPHERES) for _ in range(3))
-    tree = {
-        "weight": jr.normal(getkey(), (4, 3)),
-        "dense": Bystander(jr.normal(getkey(), (4, 3))),
-        "nested": [
-            Part(
-                eqx.tree_at(lambda m: m.weight, dense, raw),
-                eqx.tree_at(lambda m: m.weight, linear, same),
-                shared,
-            ),
-            None,
-            jnp.arange(3),
-        ],
-        "positive": (Positive(jr.normal(getkey(), (2, 5))), Positive(jnp.asarray([-0.0, -1.0]))),
-    }
-    after = project(tree)
-    assert jax.tree.structure(after) == jax.tree.structure(tree)
-    assert_unit_rows(after)
-    (weight,) = spheres(after)
-    np.testing.assert_allclose(weight, np_unit(np.float64(raw)), rtol=0, atol=1e-6)
-    for new, old in zip(after["positive"], tree["positive"], strict=True):
-        np.testing.assert_array_equal(new.weight, np.maximum(old.weight, 0))
-        assert np.any(old.weight < 0)
-
-    def others(tree):
-        part, *rest = tree["nested"]
-        return tree["weight"], tree["dense"], part.linear, part.weight, rest
-
-    assert eqx.tree_equal(others(after), others(tree))
-
-
-twice = jax.jit(lambda weight: (unit(weight), unit(unit(weight))))
-
-
-@given(weight=batches(6, 4))
-def test_projecting_twice_is_projecting_once(weight):
-    """To within two units of rounding of float32 (2.4e-7), one for each projection, over magnitudes
-    of 1e-3 to 1e2. Rows of zero have no direction and stay."""
-    once, again = twice(weight)
-    norms = np.linalg.norm(np.float64(once), axis=-1)
-    np.testing.assert_allclose(norms, np.any(weight != 0, axis=-1), rtol=0, atol=1e-6)
-    np.testing.assert_allclose(again, once, rtol=0, atol=2 * np.finfo(np.float32).eps)
-
-
-def test_rows_of_the_default_width_hardly_move_again(getkey):
-    """Entries are small there, and so is their rounding: to within 1e-7."""
-    dense = HyperDense(256, 64, key=getkey())
-    raw = eqx.tree_at(lambda m: m.weight, dense, 3 * jr.normal(getkey(), (5, 64, 256)))
-    once = raw.project()
-    assert_unit_rows(once)
-    np.testing.assert_allclose(once.project().weight, once.weight, rtol=0, atol=1e-7)
