@@ -1,27 +1,49 @@
-"""Comparisons that the documentation tells to run are not refused."""
+"""What the documentation tells to run is not refused."""
 
 import pathlib
+import re
 import shlex
 
 import pytest
 import tyro
 
+from experiments import _online_options, _options
 from experiments._comparison import plan
 from experiments.compare_offline import Options, split
 
 ROOT = pathlib.Path(__file__).parents[1]
-SCRIPT = "experiments/compare_offline.py"
-COMMANDS = [
-    line.split(SCRIPT)[1]
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-    for line in page.read_text().replace("\\\n", " ").splitlines()
-    if line.split("python ")[-1].startswith(SCRIPT)
-]
+PAGES = ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))
+# For what a page's loops count through.
+LOOPS = {"$seed": "0", "$depth": "8", "$dataset": "navigate", "$name": "cube-single-noisy-local"}
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def commands(script):
+    """The arguments of each command of a script that can be run as it stands."""
+    found = []
+    for page in PAGES:
+        text = page.read_text().replace("\\\n", " ")
+        for line in re.findall(
+            rf"^ *[\w./]*python experiments/{script}\.py(.*)$", text, re.MULTILINE
+        ):
+            for name, value in LOOPS.items():
+                line = line.replace(name, value)
+            if "..." not in line and "NAME" not in line and "--resume" not in line:
+                found.append(line)
+    return found
+
+
+@pytest.mark.parametrize("command", commands("compare_offline"))
 def test_documented_comparisons_are_accepted(tmp_path, command):
     own, passed = split(shlex.split(command, comments=True))
     options = tyro.cli(Options, args=own)
     cells = plan(options.objectives, options.datasets, options.seeds, tmp_path, passed)
     assert len(cells) == len(options.objectives) * len(options.datasets) * len(options.seeds)
+
+
+RUNS = [(_options, line) for line in commands("offline_ogbench")]
+RUNS += [(_online_options, line) for line in commands("online_crl")]
+
+
+@pytest.mark.parametrize(("options", "command"), RUNS, ids=[line for _, line in RUNS])
+def test_documented_runs_are_accepted(options, command):
+    assert options.parse(shlex.split(command, comments=True)).steps > 0
