@@ -45,8 +45,15 @@ def read(run: pathlib.Path, options: type[Options]) -> Options:
     """The options of the run in a folder, to resume it."""
     config = read_json(run / "config.json")
     hints = typing.get_type_hints(options)
-    if not isinstance(config, dict) or not {"objective", *hints} - {"resume"} <= config.keys():
-        raise ValueError(f"{run / 'config.json'} does not describe a run of this kind.")
+    if not isinstance(config, dict):
+        raise ValueError(f"{run / 'config.json'} does not describe a run.")
+    missing = sorted({"objective", *hints} - {"resume"} - config.keys())
+    if missing:
+        raise ValueError(
+            f"{run / 'config.json'} lacks {', '.join(missing)}: another script began the run, or "
+            "another version of crlx, whose commit the first line of its metrics.jsonl tells. "
+            "Resume it with that."
+        )
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(options):  # pyright: ignore
         value = decode(config.get(field.name))

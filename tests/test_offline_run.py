@@ -259,6 +259,15 @@ def test_there_must_be_something_to_resume(tmp_path):
         parse(["--resume"])
 
 
+def test_runs_of_other_versions_are_not_resumed(finished, tmp_path):
+    """What a run was begun with is not guessed."""
+    config = json.loads((finished / "config.json").read_text())
+    del config["xla"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"lacks xla: .* another version of crlx"):
+        parse(["--resume", "--out", str(tmp_path)])
+
+
 def test_a_place_that_cannot_be_written_is_refused_at_once(data, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="Cannot write to"):
