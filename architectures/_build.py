@@ -5,7 +5,7 @@ from jaxtyping import PRNGKeyArray
 from crlx import AbstractActor, AbstractArchitecture, AbstractCritic, AbstractEnergy, Spec
 
 from ._actors import goal_actor
-from ._choices import Activation
+from ._choices import Activation, Initialization
 from ._critics import check_energy_fits, tower_critic
 from ._encoders import Encoder, Trunk
 from ._energies import Norm, ScaledDot
@@ -101,7 +101,8 @@ class ResidualNetworks(AbstractArchitecture):
 
 class MLPNetworks(AbstractArchitecture):
     """OGBench's networks: plain perceptrons with GELU, and LayerNorm but in the actor. With
-    `normalize=False`, `Activation.SWISH`, `Norm()` and a squashed actor, they are JaxGCRL's.
+    `normalize=False`, `Activation.SWISH`, `Initialization.PAPER`, `Norm()` and a squashed actor, they
+    are JaxGCRL's.
 
     **Arguments:**
 
@@ -113,6 +114,8 @@ class MLPNetworks(AbstractArchitecture):
     - `squashed`: a tanh-squashed actor with a state-dependent standard deviation; otherwise an
       unsquashed one with a constant standard deviation of one.
     - `activation`: after each layer.
+    - `initialization`: of all weights; with Glorot's, the actor's last layer has a hundredth of its
+      variance, as in OGBench.
     - `normalize`: LayerNorm in critics and encoders.
     - `remat`: what the backward pass keeps; None for `choose_remat`'s choice.
     - `unroll`: layers per iteration of the scan; None for all where they are few, else one.
@@ -129,6 +132,7 @@ class MLPNetworks(AbstractArchitecture):
     shared: bool = False
     squashed: bool = False
     activation: Activation = Activation.GELU
+    initialization: Initialization = Initialization.GLOROT
     normalize: bool = True
     remat: Remat | None = None
     unroll: int | None = None
@@ -149,16 +153,18 @@ class MLPNetworks(AbstractArchitecture):
         tkey, mkey = jr.split(key)
         in_size = spec.observation_size + spec.goal_size
         trunk = self._trunk(in_size, normalize=False, key=tkey)
+        small = self.initialization is Initialization.GLOROT
+        start = fan_average_uniform(0.01) if small else self.initialization.initializer()
 
         def head(size: int, *, key: PRNGKeyArray) -> eqx.nn.Linear:
-            return dense(self.width, size, fan_average_uniform(0.01), key=key)
+            return dense(self.width, size, start, key=key)
 
         skey = jr.fold_in(mkey, 1)
         return goal_actor(spec, trunk, head, squashed=self.squashed, mean_key=mkey, std_key=skey)
 
     def encoder(self, in_size: int, out_size: int, *, key: PRNGKeyArray) -> Encoder:
         tkey, okey = jr.split(key)
-        output = dense(self.width, out_size, fan_average_uniform(), key=okey)
+        output = dense(self.width, out_size, self.initialization.initializer(), key=okey)
         return Encoder(self._trunk(in_size, normalize=self.normalize, key=tkey), output)
 
     def _trunk(self, in_size: int, *, normalize: bool, key: PRNGKeyArray) -> Trunk:
@@ -171,6 +177,7 @@ class MLPNetworks(AbstractArchitecture):
             self.depth,
             normalize=normalize,
             activation=self.activation,
+            initialization=self.initialization,
             remat=remat,
             unroll=few if self.unroll is None else self.unroll,
             precision=self.precision,

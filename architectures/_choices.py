@@ -5,7 +5,7 @@ import jax
 from jax.nn.initializers import Initializer
 from jaxtyping import Array, Float
 
-from ._layers import fan_in_uniform, lecun_uniform
+from ._layers import fan_average_uniform, fan_in_uniform, lecun_uniform
 from ._orthogonal import orthogonal
 
 
@@ -23,18 +23,26 @@ class Activation(enum.Enum):
 
 
 class Initialization(enum.Enum):
-    """How weights start: uniform in `±1/sqrt(fan_in)` (the paper's released code), uniform in
-    `±sqrt(3 / fan_in)` (LeCun's), or orthogonal. Biases start at zero."""
+    """How weights start: uniform in `±1/sqrt(fan_in)` (the released code of the paper, and
+    JaxGCRL's), uniform in `±sqrt(3 / fan_in)` (LeCun's), uniform in `±sqrt(6 / (fan_in + fan_out))`
+    (Glorot's, and OGBench's), or orthogonal. Biases start at zero."""
 
     PAPER = enum.auto()
     LECUN = enum.auto()
+    GLOROT = enum.auto()
     ORTHOGONAL = enum.auto()
 
     def initializer(self) -> Initializer:
         """Draws the weights of one layer, `[out, in]`."""
-        if self is Initialization.PAPER:
-            return fan_in_uniform()
-        return lecun_uniform() if self is Initialization.LECUN else orthogonal()
+        match self:
+            case Initialization.PAPER:
+                return fan_in_uniform()
+            case Initialization.LECUN:
+                return lecun_uniform()
+            case Initialization.GLOROT:
+                return fan_average_uniform()
+            case Initialization.ORTHOGONAL:
+                return orthogonal()
 
 
 class ResidualScale(enum.Enum):

@@ -3,10 +3,10 @@ import jax.random as jr
 from jax.nn.initializers import Initializer
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ._choices import Activation
+from ._choices import Activation, Initialization
 from ._encoders import Trunk
 from ._fold import Remat
-from ._layers import apply, dense, fan_average_uniform, layer_norm
+from ._layers import apply, dense, layer_norm
 from ._precision import Precision
 from ._stack import AbstractBlock, stacked
 
@@ -48,6 +48,7 @@ def plain_trunk(
     *,
     normalize: bool,
     activation: Activation = Activation.GELU,
+    initialization: Initialization = Initialization.GLOROT,
     remat: Remat,
     unroll: int,
     precision: Precision = Precision.DEFAULT,
@@ -59,7 +60,7 @@ def plain_trunk(
     LayerNorm.
     """
     skey, bkey = jr.split(key)
-    initializer = fan_average_uniform()
+    initializer = initialization.initializer()
 
     def make(in_size: int, key: PRNGKeyArray) -> Plain:
         return Plain(

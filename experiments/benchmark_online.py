@@ -79,6 +79,7 @@ def _ours(settings: Settings, seed: int) -> dict[str, Any]:
     sizes |= {"depth": 2, "width": 256, "architecture.dim": 64, "seed": seed, "out": out}
     sizes |= {"eval-episodes": settings.episodes, "env": _TASKS[settings.task]}
     sizes |= {"architecture.activation": "SWISH", "energy": "norm", "preset": "paper"}
+    sizes |= {"architecture.initialization": "PAPER"}
     flags = [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
     flags += ["--architecture", "mlp", "--architecture.no-normalize", "--repeat-first", "--no-aim"]
     script = [sys.executable, _HERE / "online_crl.py", *flags]
