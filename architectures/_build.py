@@ -100,9 +100,9 @@ class ResidualNetworks(AbstractArchitecture):
 
 
 class MLPNetworks(AbstractArchitecture):
-    """OGBench's networks: plain perceptrons with GELU, and LayerNorm but in the actor. With
-    `normalize=False`, `Activation.SWISH`, `Initialization.PAPER`, `Norm()` and a squashed actor, they
-    are JaxGCRL's.
+    """OGBench's networks: plain perceptrons with GELU, and LayerNorm but in the actor. They are
+    JaxGCRL's with `normalize=False`, `Activation.SWISH`, `Initialization.PAPER`, `Norm()` and a
+    squashed actor.
 
     **Arguments:**
 

@@ -5,7 +5,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from architectures import MLPNetworks, Remat, plain_trunk
+from architectures import Initialization, MLPNetworks, Remat, plain_trunk
 from architectures import fan_average_uniform as initializer
 from crlx import Spec
 
@@ -163,6 +163,27 @@ def test_initialization(getkey):
             assert not np.any(norm.bias)
     assert actor.trunk.stem.norm is None
     assert actor.trunk.stack.blocks.norm is None
+
+
+def test_weights_start_as_jaxgcrls(getkey):
+    """All weights with a variance of `1 / (3 fan_in)`, all biases zero."""
+    networks = MLPNetworks(
+        depth=2, width=64, dim=32, squashed=True, initialization=Initialization.PAPER
+    )
+    make = eqx.filter_jit(lambda k: (networks.critic(SPEC, key=k), networks.actor(SPEC, key=k)))
+    critic, actor = make(getkey())
+    layers = [
+        layer for layer in jax.tree.leaves((critic, actor), is_leaf=is_linear) if is_linear(layer)
+    ]
+    assert len(layers) == 2 * 3 + 4
+    for layer in layers:
+        limit = 1 / np.sqrt(layer.weight.shape[-1])
+        assert 0.9 * limit < np.max(np.abs(layer.weight)) <= limit * (1 + 1e-6)
+        assert not np.any(layer.bias)
+
+
+def is_linear(node):
+    return isinstance(node, eqx.nn.Linear)
 
 
 @pytest.mark.parametrize("depth", (1, 2, 3))

@@ -184,7 +184,8 @@ def test_initialization_is_per_layer(rule):
             if rule is Initialization.ORTHOGONAL:
                 np.testing.assert_allclose(weight @ weight.T, np.eye(width), atol=1e-5)
                 continue
-            variance = 1 / width if rule is Initialization.LECUN else 1 / (3 * width)
+            # Layers are as wide as what they take, so that Glorot's are LeCun's.
+            variance = 1 / (3 * width) if rule is Initialization.PAPER else 1 / width
             assert np.max(np.abs(weight)) <= np.sqrt(3 * variance) * (1 + 1e-6)
             # The variance of a uniform square is 4/5 of its squared mean.
             tolerance = 5 * variance * np.sqrt(0.8 / weight.size)
