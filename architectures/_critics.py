@@ -193,6 +193,7 @@ def tower_critic(
     skey, gkey, ekey = jr.split(key, 3)
     if isinstance(energy, AbstractLearnedEnergy):
         energy = energy.init(dim, key=ekey)
+    check_energy_fits(energy, dim)
     log_scale = None if scale is None else jnp.log(jnp.asarray(scale, jnp.float32))
     size = spec.observation_size + spec.action_size
     if not shared:
@@ -216,6 +217,14 @@ def tower_critic(
 
 
 def check_energy_fits(energy: AbstractEnergy, dim: int) -> None:
-    """Raises the energy's own `ValueError` if it cannot compare embeddings of that size."""
+    """Raises `ValueError`, the energy's own if it cannot compare embeddings of that size, or if it
+    does not make one number of two of them."""
+    if isinstance(energy, type):
+        raise ValueError(f"`energy` is the class {energy.__name__}; give one of its instances.")
     embedding = jax.ShapeDtypeStruct((dim,), jnp.float32)
-    jax.eval_shape(energy, embedding, embedding)
+    score = jax.eval_shape(energy, embedding, embedding)
+    if score.shape != () or not jnp.issubdtype(score.dtype, jnp.floating):
+        raise ValueError(
+            f"{type(energy).__name__} makes {score.dtype}{list(score.shape)} of two embeddings of "
+            f"{dim} numbers; return one float32 number for each pair, such as a sum."
+        )

@@ -16,6 +16,13 @@ def product(x: Float[Array, " size"], weight: Float[Array, "dim size"]) -> Float
 
     Written as `x @ W.T`: batched by `vmap`, the gradient of `W @ x` has transposed products, which
     take a quarter more time on CPUs.
+
+    Raises `ValueError` where `x` has another size than the layer was built for.
     """
+    if x.shape[-1] != weight.shape[-1]:
+        raise ValueError(
+            f"A layer for {weight.shape[-1]} numbers is given {x.shape[-1]}. Observations, actions "
+            "and goals must have the sizes of the `Spec` that the networks were built for."
+        )
     y = rounded_matmul(x, weight) if rounds() else x @ weight.T
     return checkpoint_name(y, _NAME)

@@ -35,8 +35,9 @@ def with_depth(
         fixed = _fixed_step(architecture)
     else:
         raise ValueError(
-            f"{type(architecture).__name__} has no residual blocks that could be added as the "
-            "identity: use ResidualNetworks or HypersphericalNetworks."
+            f"{type(architecture).__name__} is neither ResidualNetworks nor "
+            "HypersphericalNetworks, whose blocks can be the identity. If its own can too, build a "
+            "deeper one yourself and give the networks of both to `architectures.extend`."
         )
     return dataclasses.replace(
         fixed,

@@ -75,7 +75,8 @@ def _find(name: str) -> type:
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
             f"The configuration names {name!r}, which cannot be imported here: {error}. "
-            "Put its module on the Python path."
+            "Put its module on the Python path; if that is __main__, move the type from the script "
+            "into a module of its own."
         ) from error
     if not isinstance(cls, type):
         raise ValueError(f"{name!r} in the configuration is not a type.")

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import optax
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from ._behaviours import Agent
 from ._misc import field_norms
@@ -59,7 +59,14 @@ class Learner(eqx.Module, Generic[Params, State, Batch]):
         self, architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray
     ) -> Progress[Params, State]:
         """The start of a run."""
-        return self.begin(*self.objective.init(architecture, spec, key=key))
+        if not isinstance(spec, Spec):
+            raise ValueError(
+                f"Networks are built for a `Spec`; got {type(spec).__name__}. The one of a task is "
+                "its `spec.networks()`."
+            )
+        built = self.objective.init(architecture, spec, key=key)
+        _check_pair(built, self.objective, "init", "`params, state`, with None for no state")
+        return self.begin(*built)
 
     def begin(self, params: Params, state: State) -> Progress[Params, State]:
         """The start of a run from given parameters and state of the objective."""
@@ -101,7 +108,9 @@ class Learner(eqx.Module, Generic[Params, State, Batch]):
         """
 
         def loss(params: Params):
-            return self.objective.loss(params, progress.state, batch, key=key)
+            found = self.objective.loss(params, progress.state, batch, key=key)
+            _check_pair(found, self.objective, "loss", "`value, metrics`, with {} for no metrics")
+            return found
 
         (value, metrics), grads = eqx.filter_value_and_grad(loss, has_aux=True)(progress.params)
         norms = {f"grad_norm/{name}": norm for name, norm in field_norms(grads).items()}
@@ -172,12 +181,32 @@ class Learner(eqx.Module, Generic[Params, State, Batch]):
 def scan_module(
     step: Callable[[Carry], tuple[Carry, History]], carry: Carry, length: int
 ) -> tuple[Carry, History]:
-    """`jax.lax.scan` over a carry that also holds leaves that are not arrays."""
+    """`jax.lax.scan` over a carry that also holds leaves that are not arrays.
+
+    Raises `ValueError` where a step changes a Python number, which would stay what it was.
+    """
     arrays, static = eqx.partition(carry, eqx.is_array)
 
     def body(arrays, _):
         carry, metrics = step(eqx.combine(arrays, static))
+        if _numbers(carry) != _numbers(static):
+            raise ValueError(
+                f"A step changes Python's numbers {_numbers(static)} to {_numbers(carry)}. A loop "
+                "carries arrays alone: start with one, such as `jnp.zeros((), jnp.int32)`."
+            )
         return eqx.filter(carry, eqx.is_array), metrics
 
     arrays, metrics = jax.lax.scan(body, arrays, length=length)
     return eqx.combine(arrays, static), metrics
+
+
+def _numbers(tree: PyTree) -> list[bool | int | float | complex]:
+    return [x for x in jax.tree.leaves(tree) if isinstance(x, bool | int | float | complex)]
+
+
+def _check_pair(found: object, objective: object, method: str, advice: str) -> None:
+    if not (isinstance(found, tuple) and len(found) == 2):
+        raise ValueError(
+            f"`{method}` of {type(objective).__name__} returns {type(found).__name__}; return "
+            f"{advice}."
+        )

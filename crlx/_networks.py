@@ -5,6 +5,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._critics import AbstractCritic
 from ._encoders import AbstractEncoder
+from ._instances import check_parts
 from ._types import Scalar, Spec
 
 
@@ -71,6 +72,9 @@ class AbstractArchitecture(eqx.Module):
 
     An objective asks only for what it trains, so that imitation never pays for a critic.
     """
+
+    def __check_init__(self):
+        check_parts(self)
 
     @abc.abstractmethod
     def critic(self, spec: Spec, *, key: PRNGKeyArray) -> AbstractCritic:

@@ -4,6 +4,7 @@ from typing import Generic, TypeVar
 import equinox as eqx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ._instances import check_parts
 from ._moments import Moments
 from ._networks import AbstractActor, AbstractArchitecture
 from ._rows import AbstractRows
@@ -19,6 +20,9 @@ class AbstractObjective(eqx.Module, Generic[Params, State, Batch]):
 
     One update is: gradient of `loss` with respect to `params`, optimizer step, `advance`.
     """
+
+    def __check_init__(self):
+        check_parts(self)
 
     @abc.abstractmethod
     def init(

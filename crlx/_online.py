@@ -45,7 +45,7 @@ class BatchEnv(Protocol):
     `crlx.envs.wrappers.training` makes.
 
     After a step, `obs` is what is observed now, `info["last_observation"]` what the action led to,
-    and `info["truncation"]` tells where `done` comes of a time limit.
+    and `info["truncation"]`, which a reset has too, tells where `done` comes of a time limit.
     """
 
     @property
@@ -110,7 +110,16 @@ class Online(AbstractMeasured[Collected]):
                 raise ValueError(f"`{name}` is at least 1; got {getattr(self, name)}.")
 
     def init(self, *, key: PRNGKeyArray) -> Collected:
-        state = self.env.reset(jr.split(key, self.envs))
+        try:
+            state = self.env.reset(jr.split(key, self.envs))
+        except Exception as error:
+            error.add_note(
+                "`Online` resets with one key for each environment: make one environment a batch "
+                "with `crlx.envs.wrappers.training`."
+            )
+            raise
+        if state.obs.dtype != jnp.float32:
+            raise ValueError(f"Observations are {state.obs.dtype}; replay takes float32.")
         observation = self.env.spec.state(state.obs)
         plan = Plan.start(self.envs, self.chunk, self.env.spec.action_size)
         extras = self._outcome(state, state)
@@ -162,7 +171,7 @@ class Online(AbstractMeasured[Collected]):
         replay = data.replay.insert(
             action,
             self._outcome(data.env, state),
-            after=spec.state(state.info["last_observation"]),
+            after=spec.state(_info(state, "last_observation")),
             done=done,
             now=spec.state(state.obs),
         )
@@ -185,8 +194,14 @@ class Online(AbstractMeasured[Collected]):
     def _outcome(self, before: BatchState, after: BatchState) -> Outcome | None:
         if not self.outcomes:
             return None
-        terminated = (after.done > 0) & (after.info["truncation"] == 0)
+        terminated = (after.done > 0) & (_info(after, "truncation") == 0)
         return Outcome(self.env.spec.goal(before.obs), terminated)
+
+
+def _info(state: BatchState, name: str) -> Array:
+    if name not in state.info:
+        raise ValueError(f"`info` of the environments' states has no {name!r}; see `BatchEnv`.")
+    return state.info[name]
 
 
 def _readings(state: BatchState) -> dict[str, Float[Array, ""]]:

@@ -73,6 +73,14 @@ class OfflineRows(AbstractRows):
 
 
 def _check(steps: Step, terminals: np.ndarray) -> None:
+    for name in ("observation", "action", "achieved"):
+        array = getattr(steps, name)
+        if array.ndim != 2 or not jnp.issubdtype(array.dtype, jnp.floating):
+            raise ValueError(
+                f"`{name}` is {array.dtype}{list(array.shape)}; give floats of `[rows, size]`."
+            )
+    if terminals.ndim != 1:
+        raise ValueError(f"`terminals` has the shape {list(terminals.shape)}; give `[rows]`.")
     lengths = {x.shape[0] for x in jax.tree.leaves(steps)} | {terminals.shape[0]}
     if len(lengths) != 1:
         raise ValueError(f"All arrays need the same number of rows; got {sorted(lengths)}.")

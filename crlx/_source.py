@@ -5,6 +5,7 @@ import equinox as eqx
 from jaxtyping import PRNGKeyArray
 
 from ._behaviours import Agent
+from ._instances import check_parts
 from ._moments import Moments
 from ._rows import AbstractRows
 from ._types import Metrics
@@ -14,6 +15,9 @@ Data = TypeVar("Data")
 
 class AbstractSource(eqx.Module, Generic[Data]):
     """Where rows come from. All methods are pure and may be traced."""
+
+    def __check_init__(self):
+        check_parts(self)
 
     @abc.abstractmethod
     def init(self, *, key: PRNGKeyArray) -> Data:

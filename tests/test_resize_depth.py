@@ -152,7 +152,7 @@ def test_mistakes_are_found_before_any_work(run, tmp_path, monkeypatch, flags, m
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--architecture", "mlp", "--depth", "3"], "MLPNetworks has no residual blocks"),
+        (["--architecture", "mlp", "--depth", "3"], "MLPNetworks is neither"),
         (["--architecture", "tied"], "depth is a number"),
         ([*RULE, "--architecture.actor-depth", "4"], "Train networks that are to change"),
     ],

@@ -45,7 +45,15 @@ class Faulty(AbstractHindsight):
             return jnp.maximum(index - 1, 0)
         if self.fault == "float":
             return index.astype(jnp.float32)
-        return jnp.minimum(last, index + jnp.max(last - index) % 7)
+        room = last - index
+        step = {
+            "others": jnp.max(room) % 7,
+            "least": jnp.min(room),
+            "most": jnp.max(room) // 2,
+            "rank": jnp.argsort(jnp.argsort(room)),
+            "mean": jnp.mean(room.astype(jnp.float32)) / 1e6,
+        }[self.fault]
+        return jnp.minimum(last, index + step.astype(index.dtype))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +62,7 @@ class Faulty(AbstractHindsight):
         ("beyond", "its trajectory ends at row"),
         ("before", "its trajectory ends at row"),
         ("float", "one row number per row, of the same type"),
-        ("others", "choose row by row"),
+        *((name, "choose row by row") for name in ("others", "least", "most", "rank", "mean")),
     ],
 )
 def test_faulty_goals_are_refused(fault, message, getkey):

@@ -33,11 +33,14 @@ class Growing:
     """A place that grows by a factor, beside its goal; what is not finite is undone."""
 
     factor: float
+    dtype: type = jnp.float32
+    metrics: tuple = ("dist", "success")
     spec: Spec = dataclasses.field(default_factory=Spec)
 
     def reset(self, rng):
         zero = jnp.zeros((), jnp.float32)
-        return State(jr.normal(rng, (2,)), zero, zero, {"success": zero})
+        obs = jr.normal(rng, (2,)).astype(self.dtype)
+        return State(obs, zero, zero, dict.fromkeys(self.metrics, zero))
 
     def step(self, state, action):
         place = self.factor * state.obs[0] + action[0]
@@ -54,3 +57,12 @@ def test_physics_that_is_finite_is_accepted():
 def test_physics_that_fails_does_not_hide_behind_containment():
     with pytest.raises(AssertionError, match="undone and ended 4 of 4"):
         check_environment(Growing(1e20), steps=20, key=jr.key(0))
+
+
+def test_what_training_and_evaluation_cannot_take_is_refused():
+    with pytest.raises(AssertionError, match=r"Observations are float16; .* take float32"):
+        check_environment(Growing(0.5, dtype=jnp.float16), steps=2, key=jr.key(0))
+    with pytest.raises(
+        AssertionError, match=r"Metrics are \['dist'\]; .* reads `dist` and `success`"
+    ):
+        check_environment(Growing(0.5, metrics=("dist",)), steps=2, key=jr.key(0))

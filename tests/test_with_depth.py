@@ -37,7 +37,7 @@ def test_what_follows_no_rule_stays(scale):
         (residual(ResidualScale.RSQRT, depth=16, actor_depth=4), 64, "LEARNED or a number"),
         (HypersphericalNetworks(depth=16, actor_depth=4), 64, "a number for `step`"),
         (ResidualNetworks(style=ResidualStyle(tied=True)), 16, "depth is a number"),
-        (MLPNetworks(), 4, "MLPNetworks has no residual blocks"),
+        (MLPNetworks(), 4, "MLPNetworks is neither"),
         (residual(ResidualScale.ONE), 6, "Use a multiple of 4"),
     ],
 )

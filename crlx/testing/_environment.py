@@ -90,6 +90,14 @@ def _check_sizes(env: _Environment, state: _State) -> None:
         f"Observations have {state.obs.shape[1]} numbers, but the spec tells of {sizes[0]} for the "
         f"state and {sizes[1]} for the goal.",
     )
+    require(
+        state.obs.dtype == jnp.float32,
+        f"Observations are {state.obs.dtype}; replay and networks take float32.",
+    )
+    require(
+        {"dist", "success"} <= state.metrics.keys(),
+        f"Metrics are {sorted(state.metrics)}; evaluation reads `dist` and `success`.",
+    )
     achieved = spec.achieved(state.obs[:, : spec.state_size])
     require(
         achieved.shape[1] == spec.goal_size,

@@ -43,10 +43,15 @@ def check_hindsight(
         np.asarray(left),
         own_trajectory,
     )
-    half = len(left) // 2
-    other = choose(index, index + left.at[half:].add(5), keys[-1])
+    # Every second row, of every room, keeps its own, while those of the others vanish and grow.
+    mine = np.arange(len(left)) % 2 == 0
+    own = np.maximum(left, LEFT[3])
+    alone = [
+        np.asarray(choose(index, index + jnp.where(mine, own, others), keys[-1]))[mine]
+        for others in (left, 0, 60_000_000)
+    ]
     require(
-        np.array_equal(goal[:half], other[:half]),
+        all(np.array_equal(alone[0], other) for other in alone[1:]),
         "Goals of some rows changed with the trajectories of others: choose row by row.",
     )
 

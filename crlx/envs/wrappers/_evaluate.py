@@ -116,7 +116,11 @@ class TaskEvaluator:
 
     def _frame(self, state: envs.State, watched: np.ndarray) -> tuple[Array, Array, Array]:
         spec = self.tasks[0].spec
-        assert isinstance(state.pipeline_state, base.State)
+        if not isinstance(state.pipeline_state, base.State):
+            raise ValueError(
+                f"TaskEvaluator films the positions of Brax's states, and {spec.name} has none: "
+                "use crlx.envs.wrappers.evaluation, and scores."
+            )
         assert isinstance(state.obs, jax.Array)
         seen = state.obs[watched]
         return state.pipeline_state.q[watched], spec.achieved(spec.state(seen)), spec.goal(seen)
