@@ -48,7 +48,7 @@ def check_hindsight(
     own = np.maximum(left, LEFT[3])
     alone = [
         np.asarray(choose(index, index + jnp.where(mine, own, others), keys[-1]))[mine]
-        for others in (left, 0, 60_000_000)
+        for others in (left, 0, 60_000_001)
     ]
     require(
         all(np.array_equal(alone[0], other) for other in alone[1:]),
