@@ -5,6 +5,7 @@ from ._actors import OneHotCategorical as OneHotCategorical
 from ._actors import StateAndGoal as StateAndGoal
 from ._actors import TanhGaussian as TanhGaussian
 from ._actors import TanhGaussianActor as TanhGaussianActor
+from ._actors import goal_actor as goal_actor
 from ._blocks import AbstractResidualBlock as AbstractResidualBlock
 from ._blocks import NormalizedDense as NormalizedDense
 from ._blocks import Residual as Residual

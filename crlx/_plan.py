@@ -32,7 +32,7 @@ class Plan(eqx.Module):
         if decided.shape != (envs, chunk * size):
             raise ValueError(
                 f"The policy decides on {decided.shape[1]} numbers at once, but what acts with it "
-                f"expects {chunk} x {size}: give both the same `chunk`, as `Chunked` has it."
+                f"expects {chunk} x {size}: `chunk` must be the `length` of `objectives.Chunked`."
             )
         due = (self.done == 0)[:, None, None]
         actions = jnp.where(due, decided.reshape(self.actions.shape), self.actions)

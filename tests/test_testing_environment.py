@@ -15,6 +15,7 @@ class State:
     reward: jax.Array
     done: jax.Array
     metrics: dict
+    info: dict
 
 
 @dataclasses.dataclass
@@ -35,19 +36,21 @@ class Growing:
     factor: float
     dtype: type = jnp.float32
     metrics: tuple = ("dist", "success")
+    forgets: bool = False
     spec: Spec = dataclasses.field(default_factory=Spec)
 
     def reset(self, rng):
         zero = jnp.zeros((), jnp.float32)
         obs = jr.normal(rng, (2,)).astype(self.dtype)
-        return State(obs, zero, zero, dict.fromkeys(self.metrics, zero))
+        return State(obs, zero, zero, dict.fromkeys(self.metrics, zero), {})
 
     def step(self, state, action):
         place = self.factor * state.obs[0] + action[0]
         finite = jnp.isfinite(place)
         done = 1.0 - finite.astype(jnp.float32)
         obs = state.obs.at[0].set(jnp.where(finite, place, state.obs[0]))
-        return dataclasses.replace(state, obs=obs, done=done)
+        info = {} if self.forgets else state.info
+        return dataclasses.replace(state, obs=obs, done=done, info=info)
 
 
 def test_physics_that_is_finite_is_accepted():
@@ -66,3 +69,5 @@ def test_what_training_and_evaluation_cannot_take_is_refused():
         AssertionError, match=r"Metrics are \['dist'\]; .* reads `dist` and `success`"
     ):
         check_environment(Growing(0.5, metrics=("dist",)), steps=2, key=jr.key(0))
+    with pytest.raises(AssertionError, match=r"drops what a wrapper wrote into `info`"):
+        check_environment(Growing(0.5, forgets=True), steps=2, key=jr.key(0))

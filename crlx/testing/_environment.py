@@ -1,6 +1,7 @@
+import dataclasses
 import itertools
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ class _State(Protocol):
     reward: Float[Array, "*batch"]
     done: Float[Array, "*batch"]
     metrics: Mapping[str, Array]
+    info: Mapping[str, Any]
 
 
 @runtime_checkable
@@ -49,7 +51,8 @@ def check_environment(
 
     - Observations have the sizes that its `spec` tells, and hold the goal after the state.
     - `reset` depends on the key alone; `step` is a function.
-    - A step keeps the structure, the shapes and the types of a state, so that it can be scanned.
+    - A step keeps the structure, the shapes and the types of a state, so that it can be scanned,
+      and what wrappers wrote into its `info`.
     - Under random actions everything stays finite, without a step that is undone as one of NaN is,
       and rewards, `done` and metrics are scalars; flags are 0 or 1, and one of a smaller radius
       implies that of a larger.
@@ -71,6 +74,11 @@ def check_environment(
     _check_sizes(env, start)
     shape = (steps, batch, env.spec.action_size)
     actions = jr.uniform(akey, shape, minval=-1.0, maxval=1.0)
+    account = dataclasses.replace(start, info={**start.info, "account": jnp.zeros(batch)})
+    require(
+        "account" in step(account, actions[0]).info,
+        "A step drops what a wrapper wrote into `info`: return `state.replace(...)`.",
+    )
     state = step(start, actions[0])
     require_same_structure(start, state, "state after a step")
     require_close(state.obs, step(start, actions[0]).obs, "obs after the same step", atol=0.0)
