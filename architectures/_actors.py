@@ -32,6 +32,7 @@ class Gaussian(AbstractDistribution):
         return self.mean
 
     def log_prob(self, action: Float[Array, " act"]) -> Float[Array, ""]:
+        _check_size(action, self.mean)
         return _normal_log_prob((action - self.mean) * jnp.exp(-self.log_std), self.log_std)
 
     def sample_and_log_prob(
@@ -58,6 +59,7 @@ class TanhGaussian(AbstractDistribution):
         return jnp.tanh(self.mean)
 
     def log_prob(self, action: Float[Array, " act"]) -> Float[Array, ""]:
+        _check_size(action, self.mean)
         # Stored actions may lie on the border, where the inverse is infinite.
         limit = 1 - 1e-6
         u = jnp.arctanh(jnp.clip(action, -limit, limit))
@@ -171,6 +173,7 @@ class OneHotCategorical(AbstractChoice):
         return jax.nn.one_hot(jnp.argmax(self.logits), self.logits.shape[0])
 
     def log_prob(self, action: Float[Array, " act"]) -> Float[Array, ""]:
+        _check_size(action, self.logits)
         return jnp.sum(action * jax.nn.log_softmax(self.logits))
 
     def sample_and_log_prob(
@@ -236,3 +239,12 @@ def goal_actor(
     inputs = StateAndGoal(spec.observation_units, spec.goal_units)
     std = head(spec.action_size, key=std_key)
     return TanhGaussianActor(trunk=trunk, mean=mean, raw_log_std=std, inputs=inputs, low=low)
+
+
+def _check_size(action: Float[Array, "..."], own: Float[Array, "..."]) -> None:
+    # NumPy's rules would stretch one to the other.
+    if action.shape != own.shape:
+        raise ValueError(
+            f"A policy over actions of {own.shape[0]} numbers is given one of {action.shape[0]}: "
+            "give the `Spec` the size of the actions."
+        )

@@ -223,8 +223,9 @@ def check_energy_fits(energy: AbstractEnergy, dim: int) -> None:
         raise ValueError(f"`energy` is the class {energy.__name__}; give one of its instances.")
     embedding = jax.ShapeDtypeStruct((dim,), jnp.float32)
     score = jax.eval_shape(energy, embedding, embedding)
-    if score.shape != () or not jnp.issubdtype(score.dtype, jnp.floating):
+    scalar = isinstance(score, jax.ShapeDtypeStruct) and score.shape == ()
+    if not (scalar and jnp.issubdtype(score.dtype, jnp.floating)):
         raise ValueError(
-            f"{type(energy).__name__} makes {score.dtype}{list(score.shape)} of two embeddings of "
-            f"{dim} numbers; return one float32 number for each pair, such as a sum."
+            f"{type(energy).__name__} makes {score} of two embeddings of {dim} numbers; return one "
+            "float32 number for each pair, such as a sum."
         )

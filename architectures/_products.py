@@ -21,8 +21,9 @@ def product(x: Float[Array, " size"], weight: Float[Array, "dim size"]) -> Float
     """
     if x.shape[-1] != weight.shape[-1]:
         raise ValueError(
-            f"A layer for {weight.shape[-1]} numbers is given {x.shape[-1]}. Observations, actions "
-            "and goals must have the sizes of the `Spec` that the networks were built for."
+            f"A layer for {weight.shape[-1]} numbers is given {x.shape[-1]}: observations, actions "
+            "and goals are of other sizes than the `Spec` that the networks were built for, or the "
+            "layer before it has another width."
         )
     y = rounded_matmul(x, weight) if rounds() else x @ weight.T
     return checkpoint_name(y, _NAME)

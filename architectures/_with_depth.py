@@ -36,8 +36,8 @@ def with_depth(
     else:
         raise ValueError(
             f"{type(architecture).__name__} is neither ResidualNetworks nor "
-            "HypersphericalNetworks, whose blocks can be the identity. If its own can too, build a "
-            "deeper one yourself and give the networks of both to `architectures.extend`."
+            "HypersphericalNetworks, whose blocks can be the identity. If its own have "
+            "`silenced()`, build a deeper one yourself and give the networks to `extend`."
         )
     return dataclasses.replace(
         fixed,

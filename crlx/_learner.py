@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from ._behaviours import Agent
+from ._instances import check_parts
 from ._misc import field_norms
 from ._networks import AbstractArchitecture
 from ._objective import (
@@ -55,10 +56,17 @@ class Learner(eqx.Module, Generic[Params, State, Batch]):
     objective: AbstractObjective[Params, State, Batch]
     optimizer: optax.GradientTransformation
 
+    def __check_init__(self):
+        check_parts(self)
+
     def init(
         self, architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray
     ) -> Progress[Params, State]:
         """The start of a run."""
+        if isinstance(architecture, type):
+            raise ValueError(
+                f"`architecture` is the class {architecture.__name__}; give one of its instances."
+            )
         if not isinstance(spec, Spec):
             raise ValueError(
                 f"Networks are built for a `Spec`; got {type(spec).__name__}. The one of a task is "
@@ -189,10 +197,11 @@ def scan_module(
 
     def body(arrays, _):
         carry, metrics = step(eqx.combine(arrays, static))
-        if _numbers(carry) != _numbers(static):
+        before, after = _numbers(static), _numbers(carry)
+        if before != after:
             raise ValueError(
-                f"A step changes Python's numbers {_numbers(static)} to {_numbers(carry)}. A loop "
-                "carries arrays alone: start with one, such as `jnp.zeros((), jnp.int32)`."
+                f"A step changes Python's number {before} to {after}. A loop carries "
+                "arrays alone: start with one, such as `jnp.zeros((), jnp.int32)`."
             )
         return eqx.filter(carry, eqx.is_array), metrics
 
@@ -200,13 +209,14 @@ def scan_module(
     return eqx.combine(arrays, static), metrics
 
 
-def _numbers(tree: PyTree) -> list[bool | int | float | complex]:
-    return [x for x in jax.tree.leaves(tree) if isinstance(x, bool | int | float | complex)]
+def _numbers(tree: PyTree) -> str:
+    # As text, in which NaN equals itself.
+    leaves = jax.tree.leaves(tree)
+    return ", ".join(repr(x) for x in leaves if isinstance(x, int | float | complex))
 
 
 def _check_pair(found: object, objective: object, method: str, advice: str) -> None:
     if not (isinstance(found, tuple) and len(found) == 2):
-        raise ValueError(
-            f"`{method}` of {type(objective).__name__} returns {type(found).__name__}; return "
-            f"{advice}."
-        )
+        what = f"{len(found)} values" if isinstance(found, tuple) else type(found).__name__
+        name = type(objective).__name__
+        raise ValueError(f"`{method}` of {name} returns {what}; return {advice}.")

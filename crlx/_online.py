@@ -65,6 +65,12 @@ class BatchEnv(Protocol):
     def step(self, state: Any, action: Array) -> Any: ...
 
 
+_BATCH = (
+    "`Online` resets with one key for each environment: make one environment a batch with "
+    "`crlx.envs.wrappers.training`."
+)
+
+
 class Collected(eqx.Module):
     """What collection changes.
 
@@ -123,15 +129,14 @@ class Online(AbstractMeasured[Collected]):
     def init(self, *, key: PRNGKeyArray) -> Collected:
         try:
             state = self.env.reset(jr.split(key, self.envs))
-        except Exception as error:
-            error.add_note(
-                "`Online` resets with one key for each environment: make one environment a batch "
-                "with `crlx.envs.wrappers.training`."
-            )
+        except (TypeError, ValueError) as error:
+            error.add_note(_BATCH)
             raise
-        if state.obs.dtype != jnp.float32:
-            raise ValueError(f"Observations are {state.obs.dtype}; replay takes float32.")
+        if state.done.shape != (self.envs,):
+            raise ValueError(_BATCH)
         observation = self.env.spec.state(state.obs)
+        if observation.dtype == jnp.float64:
+            raise ValueError("Observations are float64: leave JAX's 64-bit mode off.")
         plan = Plan.start(self.envs, self.chunk, self.env.spec.action_size)
         extras = self._outcome(state, state)
         push = jnp.zeros_like(plan.actions[:, 0])

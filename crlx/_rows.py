@@ -53,6 +53,7 @@ class OfflineRows(AbstractRows):
         - `steps`: the rows. Where goals are observations, pass one array twice: it is stored once.
         - `terminals`: `[rows]`, true on the final row of each episode.
         """
+        steps = jax.tree.map(jnp.asarray, steps)
         terminals = np.asarray(terminals, bool)
         _check(steps, terminals)
         final = np.flatnonzero(terminals)
@@ -75,6 +76,8 @@ class OfflineRows(AbstractRows):
 def _check(steps: Step, terminals: np.ndarray) -> None:
     for name in ("observation", "action", "achieved"):
         array = getattr(steps, name)
+        if not isinstance(array, jax.Array):
+            raise ValueError(f"`{name}` is {type(array).__name__}; give an array `[rows, size]`.")
         if array.ndim != 2 or not jnp.issubdtype(array.dtype, jnp.floating):
             raise ValueError(
                 f"`{name}` is {array.dtype}{list(array.shape)}; give floats of `[rows, size]`."

@@ -29,6 +29,7 @@ def commands(script):
                 line = line.replace(name, value)
             if "..." not in line and "NAME" not in line and "--resume" not in line:
                 found.append(line)
+    assert found
     return found
 
 

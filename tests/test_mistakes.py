@@ -1,6 +1,7 @@
 """What a newcomer gets wrong is refused early, with what to write in its place."""
 
 import dataclasses
+import types
 
 import equinox as eqx
 import jax
@@ -51,7 +52,6 @@ class Fit(AbstractObjective):
 
     mistake: str = ""
     goals: AbstractHindsight = eqx.field(default_factory=Geometric)
-    factor: jax.Array | None = None
 
     def init(self, architecture, spec, *, key):
         del architecture, spec
@@ -91,7 +91,7 @@ def test_without_a_mistake_it_fits(rows):
     [
         ("init", "`init` of Fit returns Params; return `params, state`"),
         ("loss", "`loss` of Fit returns .*; return `value, metrics`"),
-        ("counter", r"changes Python's numbers \[0\] to \[1\].*such as `jnp.zeros"),
+        ("counter", r"changes Python's number 0 to 1.*such as `jnp.zeros"),
     ],
 )
 def test_what_methods_must_return(mistake, message, rows):
@@ -100,13 +100,8 @@ def test_what_methods_must_return(mistake, message, rows):
 
 
 def test_parameters_are_arrays(rows):
-    with pytest.raises(AssertionError, match="`weight` of `params` holds no array"):
+    with pytest.raises(AssertionError, match=r"`weight` of `params` is the number 0\.5"):
         check_objective(Fit("number"), MLP, SPEC, rows, key=jr.key(0))
-
-
-def test_objectives_hold_no_arrays(rows):
-    with pytest.raises(AssertionError, match="holds an array, which nothing would train"):
-        check_objective(Fit(factor=jnp.ones(())), MLP, SPEC, rows, key=jr.key(0))
 
 
 def test_parts_are_instances():
@@ -125,9 +120,8 @@ def test_sizes_are_those_of_the_rows(spec, name, rows, untyped):
         check_objective(GCBC(), MLP, spec, rows, key=jr.key(0))
     learner = Learner(GCBC(), optax.adam(1e-3))
     start = learner.init(MLP, spec, key=jr.key(0))
-    if name != "action":  # A policy of another size is found out by its density alone.
-        with pytest.raises(ValueError, match=r"A layer for .* is given .* sizes of the `Spec`"):
-            learner.fit(start, rows, updates=1, batch_size=4, key=jr.key(0))
+    with pytest.raises(ValueError, match="`Spec`"):
+        learner.fit(start, rows, updates=1, batch_size=4, key=jr.key(0))
 
 
 def test_networks_are_built_for_a_spec(untyped):
@@ -135,6 +129,10 @@ def test_networks_are_built_for_a_spec(untyped):
         ValueError, match=r"got tuple. The one of a task is its `spec.networks\(\)`"
     ):
         Learner(GCBC(), optax.adam(1e-3)).init(MLP, (4, 2, 3), key=jr.key(0))
+    with pytest.raises(ValueError, match="`architecture` is the class MLPNetworks"):
+        Learner(GCBC(), optax.adam(1e-3)).init(MLPNetworks, SPEC, key=jr.key(0))
+    with pytest.raises(ValueError, match=r"`objective` of Learner is the class GCBC; .* GCBC\(\)"):
+        Learner(GCBC, optax.adam(1e-3))
 
 
 @pytest.mark.parametrize("name", ("observation", "action", "achieved"))
@@ -161,20 +159,10 @@ class Vector(AbstractEnergy):
 
 @pytest.mark.parametrize("architecture", (MLPNetworks, ResidualNetworks))
 def test_energies_are_one_number(architecture, untyped):
-    with pytest.raises(ValueError, match=r"Vector makes float32\[8\] of two embeddings of 8"):
+    with pytest.raises(ValueError, match=r"Vector makes .*shape=\(8,\).* of two embeddings of 8"):
         architecture(dim=8, energy=Vector())
     with pytest.raises(ValueError, match="`energy` is the class Vector"):
         architecture(dim=8, energy=Vector)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass
-class State:
-    obs: jax.Array
-    reward: jax.Array
-    done: jax.Array
-    metrics: dict
-    info: dict
 
 
 class Single:
@@ -182,14 +170,20 @@ class Single:
 
     spec = None
 
+    def __init__(self, random):
+        self.random = random
+
     def reset(self, rng):
-        return jr.normal(jr.split(rng)[0])
+        done = jr.normal(jr.split(rng)[0]) if self.random else jnp.zeros(())
+        return types.SimpleNamespace(obs=jnp.zeros(3), done=done)
 
     def step(self, state, action):
         return state
 
 
-def test_online_training_asks_for_a_batch(untyped):
-    with pytest.raises(ValueError, match="split accepts a single key") as caught:
-        Online(Single(), envs=4).init(key=jr.key(0))
-    assert "crlx.envs.wrappers.training" in caught.value.__notes__[0]
+@pytest.mark.parametrize("random", (True, False))
+def test_online_training_asks_for_a_batch(random, untyped):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        Online(Single(random), envs=4).init(key=jr.key(0))
+    told = [str(caught.value), *getattr(caught.value, "__notes__", [])]
+    assert any("crlx.envs.wrappers.training" in text for text in told)

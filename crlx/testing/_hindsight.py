@@ -43,9 +43,10 @@ def check_hindsight(
         np.asarray(left),
         own_trajectory,
     )
-    # Every second row, of every room, keeps its own, while those of the others vanish and grow.
+    # Every second row keeps its room, of three or more so that a goal can move, while those of the
+    # others vanish and grow.
     mine = np.arange(len(left)) % 2 == 0
-    own = np.maximum(left, LEFT[3])
+    own = np.maximum(left, 3)
     alone = [
         np.asarray(choose(index, index + jnp.where(mine, own, others), keys[-1]))[mine]
         for others in (left, 0, 60_000_001)

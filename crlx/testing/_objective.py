@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Collection
 from typing import Any
 
@@ -33,9 +34,9 @@ def check_objective(
 ) -> None:
     """The parts of an objective fit together under the learner.
 
-    - The objective holds no arrays, and the rows have the sizes of `spec`.
-    - `init` uses its key; `params` is a module of floating arrays, at least one in each field,
-      without weak types.
+    - The rows have the sizes of `spec`.
+    - `init` uses its key; `params` is a module of floating arrays, without weak types, and no field
+      of it is a Python number.
     - `relabel` passes `check_relabel`.
     - `loss` is one finite float32 scalar; metrics are finite scalars named `group/name`, none of
       which is always zero; compiled and eager runs agree; a loss that draws no noise does not
@@ -57,7 +58,7 @@ def check_objective(
     """
     ikey, rkey, tkey, nkey, pkey = jr.split(key, 5)
     learner = Learner(objective, optax.chain(_record(), optax.adam(1e-2)))
-    _check_sizes(objective, spec, rows)
+    _check_sizes(spec, rows)
     progress = _check_init(learner, architecture, spec, key=ikey)
     check_relabel(objective, rows, own_trajectory=own_trajectory, key=rkey)
     _check_scan(learner, progress, rows, batch_size)
@@ -101,14 +102,7 @@ def _batch(
     return objective.relabel(rows, rows.draw(size, key=dkey), key=rkey)
 
 
-def _check_sizes(
-    objective: AbstractObjective[Params, State, Batch], spec: Spec, rows: AbstractRows
-) -> None:
-    require(
-        not jax.tree.leaves(eqx.filter(objective, eqx.is_array)),
-        "The objective holds an array, which nothing would train: what a gradient moves belongs "
-        "into `params`, what a rule moves into `state`; give constants as Python's numbers.",
-    )
+def _check_sizes(spec: Spec, rows: AbstractRows) -> None:
     step = rows.take(jnp.zeros((1,), jnp.int32))
     sizes = {"observation": spec.observation_size, "action": spec.action_size}
     for name, size in {**sizes, "achieved": spec.goal_size}.items():
@@ -135,11 +129,13 @@ def _check_init(
         f"`params` is a {type(progress.params).__name__}; make it an `eqx.Module` with one field "
         "per role, by which gradient norms are logged.",
     )
-    for name, part in vars(progress.params).items():
+    params: Any = progress.params
+    for field in dataclasses.fields(params):
+        value = getattr(params, field.name)
         require(
-            part is None or bool(jax.tree.leaves(eqx.filter(part, eqx.is_array))),
-            f"`{name}` of `params` holds no array, so that no gradient moves it: make it one, as "
-            "in `jnp.zeros((), jnp.float32)`, or a field of the objective.",
+            field.metadata.get("static", False) or not isinstance(value, int | float | complex),
+            f"`{field.name}` of `params` is the number {value}, which no gradient moves: make it "
+            "an array, as in `jnp.zeros((), jnp.float32)`, or a field of the objective.",
         )
     for leaf in jax.tree.leaves(eqx.filter(progress.params, eqx.is_array)):
         require(
