@@ -1,6 +1,3 @@
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
 import objectives as obj
@@ -62,25 +59,6 @@ def test_critic_and_actor_have_depths_of_their_own():
     assert isinstance(deep, ResidualNetworks)
     assert (deep.depth, deep.actor_depth) == (16, 8)
     assert parse(["--critic-depth", "16"]).architecture.actor_depth == 4
-
-
-@pytest.mark.parametrize("flags", (("--decay",), ("--no-decay",)))
-def test_the_learning_rate_is_held_and_falls(flags):
-    """A constant gradient makes Adam step by the learning rate."""
-    options = parse(["--learning-rate", "0.5", *flags])
-    optimizer, one = options.learner.optimizer, jnp.ones(())
-
-    def step(state, _):
-        change, state = optimizer.update(one, state, one)
-        return state, -change
-
-    total = options.rounds * options.updates
-    with jax.numpy_dtype_promotion("standard"):
-        rates = jax.lax.scan(step, optimizer.init(one), length=total)[1]
-    share = np.arange(total) / total
-    fallen = 0.25 * (1 + np.cos(np.pi * np.maximum((share - 0.6) / 0.4, 0)))
-    expected = fallen if flags == ("--decay",) else 0.5
-    np.testing.assert_allclose(rates, expected, rtol=0, atol=1e-3)
 
 
 def test_behaviours_and_chunks():
