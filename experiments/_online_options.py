@@ -119,8 +119,8 @@ class Options(Extent, Names):
     learning_rate: float = 3e-4
     """Adam's."""
     decay: bool = False
-    """Let the learning rate fall to zero in the last two fifths of a run, along half a cosine: by
-    default on the laptop, where runs are short and end steadily so."""
+    """Let the learning rate fall to zero by the end, along half a cosine: by default on the laptop,
+    where runs are short and end steadily so."""
     seed: int = 0
     """The one random seed."""
     eval_every: int | None = None
@@ -186,16 +186,8 @@ class Options(Extent, Names):
         """The objective with its optimizer."""
         if not self.decay:
             return Learner(self.objective, optax.adam(self.learning_rate))
-        updates = self.rounds * self.updates
-        held = round(0.6 * updates)
-        rate = optax.join_schedules(
-            [
-                optax.constant_schedule(self.learning_rate),
-                optax.cosine_decay_schedule(self.learning_rate, max(updates - held, 1)),
-            ],
-            [held],
-        )
-        return Learner(self.objective, optax.adam(rate))
+        falling = optax.cosine_decay_schedule(self.learning_rate, self.rounds * self.updates)
+        return Learner(self.objective, optax.adam(falling))
 
     def task(self) -> GoalEnv:
         """The environment as it is evaluated."""

@@ -1,3 +1,6 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import objectives as obj
@@ -59,6 +62,24 @@ def test_critic_and_actor_have_depths_of_their_own():
     assert isinstance(deep, ResidualNetworks)
     assert (deep.depth, deep.actor_depth) == (16, 8)
     assert parse(["--critic-depth", "16"]).architecture.actor_depth == 4
+
+
+@pytest.mark.parametrize("flags", (("--decay",), ("--no-decay",)))
+def test_the_learning_rate_falls_or_is_held(flags):
+    """A constant gradient makes Adam step by the learning rate."""
+    options = parse(["--learning-rate", "0.5", *flags])
+    optimizer, one = options.learner.optimizer, jnp.ones(())
+
+    def step(state, _):
+        change, state = optimizer.update(one, state, one)
+        return state, -change
+
+    total = options.rounds * options.updates
+    with jax.numpy_dtype_promotion("standard"):
+        rates = jax.lax.scan(step, optimizer.init(one), length=total)[1]
+    fallen = 0.25 * (1 + np.cos(np.pi * np.arange(total) / total))
+    expected = fallen if flags == ("--decay",) else 0.5
+    np.testing.assert_allclose(rates, expected, rtol=0, atol=1e-3)
 
 
 def test_behaviours_and_chunks():
