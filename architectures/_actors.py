@@ -245,6 +245,6 @@ def _check_size(action: Float[Array, "..."], own: Float[Array, "..."]) -> None:
     # NumPy's rules would stretch one to the other.
     if action.shape != own.shape:
         raise ValueError(
-            f"A policy over actions of {own.shape[0]} numbers is given one of {action.shape[0]}: "
-            "give the `Spec` the size of the actions."
+            f"A policy over actions of shape {own.shape} is given one of {action.shape}: give the "
+            "`Spec` the size of the actions."
         )

@@ -15,6 +15,7 @@ from crlx import (
     AbstractTowers,
     AbstractUnits,
     Spec,
+    check_instance,
     pairwise,
 )
 
@@ -219,8 +220,7 @@ def tower_critic(
 def check_energy_fits(energy: AbstractEnergy, dim: int) -> None:
     """Raises `ValueError`, the energy's own if it cannot compare embeddings of that size, or if it
     does not make one number of two of them."""
-    if isinstance(energy, type):
-        raise ValueError(f"`energy` is the class {energy.__name__}; give one of its instances.")
+    check_instance("energy", energy)
     embedding = jax.ShapeDtypeStruct((dim,), jnp.float32)
     score = jax.eval_shape(energy, embedding, embedding)
     scalar = isinstance(score, jax.ShapeDtypeStruct) and score.shape == ()

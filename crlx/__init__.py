@@ -33,6 +33,7 @@ from ._hosts import anywhere as anywhere
 from ._hosts import is_first as is_first
 from ._hosts import join_hosts as join_hosts
 from ._hosts import wait_for_hosts as wait_for_hosts
+from ._instances import check_instance as check_instance
 from ._joint import JointCritic as JointCritic
 from ._joint import JointNetwork as JointNetwork
 from ._joint import joint_critics as joint_critics

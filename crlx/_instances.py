@@ -6,15 +6,22 @@ from typing import Any
 import equinox as eqx
 
 
+def check_instance(name: str, value: object) -> None:
+    """Raises `ValueError` where `value`, the argument of that name, is a class of modules in place
+    of a module."""
+    if _is_module_class(value):
+        kind: Any = value
+        raise ValueError(
+            f"`{name}` is the class {kind.__name__}; give one of its instances, such as "
+            f"{kind.__name__}()."
+        )
+
+
 def check_parts(module: eqx.Module) -> None:
-    """Raises `ValueError` where a field that takes a module holds a class of modules."""
+    """`check_instance` of all fields that take a module."""
     for field in dataclasses.fields(module):
-        value: Any = getattr(module, field.name, None)
-        if _takes_module(field.type) and _is_module_class(value):
-            raise ValueError(
-                f"`{field.name}` of {type(module).__name__} is the class {value.__name__}; give "
-                f"one of its instances, such as {value.__name__}()."
-            )
+        if _takes_module(field.type):
+            check_instance(field.name, getattr(module, field.name, None))
 
 
 def _takes_module(hint: Any) -> bool:

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from ._behaviours import Agent
-from ._instances import check_parts
+from ._instances import check_instance, check_parts
 from ._misc import field_norms
 from ._networks import AbstractArchitecture
 from ._objective import (
@@ -63,10 +63,7 @@ class Learner(eqx.Module, Generic[Params, State, Batch]):
         self, architecture: AbstractArchitecture, spec: Spec, *, key: PRNGKeyArray
     ) -> Progress[Params, State]:
         """The start of a run."""
-        if isinstance(architecture, type):
-            raise ValueError(
-                f"`architecture` is the class {architecture.__name__}; give one of its instances."
-            )
+        check_instance("architecture", architecture)
         if not isinstance(spec, Spec):
             raise ValueError(
                 f"Networks are built for a `Spec`; got {type(spec).__name__}. The one of a task is "

@@ -53,7 +53,9 @@ class OfflineRows(AbstractRows):
         - `steps`: the rows. Where goals are observations, pass one array twice: it is stored once.
         - `terminals`: `[rows]`, true on the final row of each episode.
         """
-        steps = jax.tree.map(jnp.asarray, steps)
+        arrays = {id(x): x for x in jax.tree.leaves(steps)}
+        arrays = {name: jnp.asarray(x) for name, x in arrays.items()}
+        steps = jax.tree.map(lambda x: arrays[id(x)], steps)
         terminals = np.asarray(terminals, bool)
         _check(steps, terminals)
         final = np.flatnonzero(terminals)

@@ -13,6 +13,7 @@ from crlx import (
     Metrics,
     Spec,
     Step,
+    check_instance,
 )
 
 from ._checks import scoring
@@ -63,6 +64,7 @@ class Chunked(AbstractScoring[Params, State, Batch]):
     length: int = 3
 
     def __check_init__(self):
+        check_instance("objective", self.objective)
         if self.length < 1:
             raise ValueError(f"`length` is at least 1; got {self.length}.")
         if not isinstance(self.objective, Contrastive | Survival | GCBC | GCSL | BC):

@@ -1,9 +1,8 @@
-"""Random networks, and what tests of unit vectors share."""
+"""What tests of unit vectors share."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -12,29 +11,6 @@ from crlx import AbstractProjected, Spec
 
 SPEC = Spec(3, 2, 2)
 SPHERES = (2, 3, 4, 3)  # Members, layers, out, in.
-
-
-def skeleton(build, spec):
-    return eqx.filter_eval_shape(build, spec, key=jr.key(0))
-
-
-def is_shape(x):
-    return isinstance(x, jax.ShapeDtypeStruct)
-
-
-def randomized(tree, seed):
-    """All arrays random, none on its sphere: the forward pass must not depend on that."""
-    rng = np.random.default_rng(seed)
-
-    def fill(x):
-        return jnp.asarray(rng.normal(size=x.shape) * 0.7, jnp.float32)
-
-    return jax.tree.map(lambda x: fill(x) if eqx.is_array(x) or is_shape(x) else x, tree)
-
-
-def random(seed, *shapes):
-    rng = np.random.default_rng(seed)
-    return [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
 
 
 def batched(module, x):

@@ -1,12 +1,10 @@
 """Links of the documentation lead somewhere: to a file, and to a heading in it."""
 
-import pathlib
 import re
 
 import pytest
+from pages import PAGES, ROOT
 
-ROOT = pathlib.Path(__file__).parents[1]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 LINKS = [

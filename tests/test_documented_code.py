@@ -1,7 +1,5 @@
 """The Python of the documentation, run as it stands there."""
 
-import pathlib
-import re
 import types
 
 import equinox as eqx
@@ -10,6 +8,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
+from pages import blocks
 
 import crlx
 from architectures import MLPNetworks
@@ -17,20 +16,17 @@ from crlx.envs.wrappers import evaluation, scores, training
 from crlx.testing import check_architecture, check_environment, check_objective, random_rows
 from objectives import GCBC
 
-DOCS = pathlib.Path(__file__).parents[1] / "docs"
-
 
 def run(page, *, containing="", **names):
     """The names that the blocks of a page define, of those that contain a text."""
-    blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
-    found = [block for block in blocks if containing in block]
+    found = [block for block in blocks(page) if containing in block]
     assert found
     exec(compile("\n".join(found), page, "exec"), names)
     return names
 
 
 def test_parts_of_ones_own_are_trained():
-    names, spec = run("extending.md"), crlx.Spec(5, 3, 2)
+    names, spec = run("docs/extending.md"), crlx.Spec(5, 3, 2)
     rows = random_rows(spec, [40, 100], key=jr.key(0))
     learner = crlx.Learner(names["objective"], optax.adam(1e-3))
     progress = eqx.filter_jit(learner.init)(names["networks"], spec, key=jr.key(1))
@@ -41,14 +37,14 @@ def test_parts_of_ones_own_are_trained():
 
 @pytest.mark.thorough
 def test_parts_of_ones_own_pass_the_checks():
-    names, spec = run("extending.md"), crlx.Spec(5, 3, 2)
+    names, spec = run("docs/extending.md"), crlx.Spec(5, 3, 2)
     check_architecture(names["networks"], spec, key=jr.key(0))
     rows = random_rows(spec, [40, 100], key=jr.key(0))
     check_objective(names["objective"], names["networks"], spec, rows, key=jr.key(1))
 
 
 def test_an_environment_without_physics_can_be_trained_in():
-    env = run("environments.md", containing="class Drift")["Drift"]()
+    env = run("docs/environments.md", containing="class Drift")["Drift"]()
     check_environment(env, steps=20, key=jr.key(0))
     source = crlx.Online(training(env), envs=4, capacity=60, unroll=5, warm_up=10)
     learner = crlx.Learner(GCBC(), optax.adam(1e-3))
@@ -71,7 +67,7 @@ def test_runs_of_ones_own_can_be_loaded(tmp_path, monkeypatch):
     env = types.SimpleNamespace(spec=types.SimpleNamespace(networks=lambda: spec))
     progress = learner.init(networks, spec, key=jr.key(0))
     given = {"learner": learner, "networks": networks, "env": env, "progress": progress}
-    policy = run("online.md", containing="load_policy(folder)", crlx=crlx, **given)["policy"]
+    policy = run("docs/online.md", containing="load_policy(folder)", crlx=crlx, **given)["policy"]
     observation, goal = jnp.ones(4), jnp.ones(3)
     actor = learner.agent(progress).actor
     np.testing.assert_allclose(

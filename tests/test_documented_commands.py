@@ -1,18 +1,16 @@
 """What the documentation tells to run is not refused."""
 
-import pathlib
 import re
 import shlex
 
 import pytest
 import tyro
+from pages import PAGES
 
 from experiments import _online_options, _options
 from experiments._comparison import plan
 from experiments.compare_offline import Options, split
 
-ROOT = pathlib.Path(__file__).parents[1]
-PAGES = ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))
 # For what a page's loops count through.
 LOOPS = {"$seed": "0", "$depth": "8", "$dataset": "navigate", "$name": "cube-single-noisy-local"}
 

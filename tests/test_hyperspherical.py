@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spheres import SPEC, is_shape, np_unit, random, randomized, skeleton
+from skeletons import filled, is_shape, random, skeleton
+from spheres import SPEC, np_unit
 
 from architectures import IQE, HypersphericalNetworks, Remat, ResidualNetworks, SphereBlock
 from crlx import Spec
@@ -55,7 +56,7 @@ def features(trunk, x):
 @settings(max_examples=12)
 def test_features_stay_on_the_sphere(x, block, depth, width, seed):
     """Whatever the parameters and the inputs; to within 1e-6."""
-    h = np.float64(features(randomized(trunk(block, depth, width), seed), x))
+    h = np.float64(features(filled(trunk(block, depth, width), seed), x))
     assert h.shape == (4, 1 + depth // block.layers, width)
     np.testing.assert_allclose(np.linalg.norm(h, axis=-1), 1, rtol=0, atol=1e-6)
 
@@ -102,7 +103,7 @@ def test_scores_have_a_capped_trainable_factor(getkey):
     networks = HypersphericalNetworks(depth=4, width=8, dim=4)
     start = eqx.filter_jit(lambda key: networks.critic(SPEC, key=key).log_scale)
     np.testing.assert_allclose(np.exp(start(getkey())), 10, rtol=1e-6)
-    critic = randomized(skeleton(networks.critic, SPEC), 13)
+    critic = filled(skeleton(networks.critic, SPEC), 13)
     inputs = random(8, (3, 3), (3, 2), (3, 2))
 
     @eqx.filter_jit
@@ -171,7 +172,7 @@ def test_depth_collapses_the_plain_residual_alone(block):
 
 def test_bounds_of_squashed_actors():
     networks = HypersphericalNetworks(depth=4, width=8, squashed=True)
-    actor = randomized(skeleton(networks.actor, SPEC), 11)
+    actor = filled(skeleton(networks.actor, SPEC), 11)
     for bias, expected in ((-50.0, -10), (50.0, 2), (0.0, None)):
         moved = eqx.tree_at(lambda m: m.raw_log_std.bias, actor, jnp.full(2, bias))
         found = moved(*random(12, (3,), (2,))).log_std
@@ -180,7 +181,7 @@ def test_bounds_of_squashed_actors():
         else:
             np.testing.assert_allclose(found, expected, atol=1e-5)
     plain = HypersphericalNetworks(depth=4, width=8)
-    actor = randomized(skeleton(plain.actor, SPEC), 11)
+    actor = filled(skeleton(plain.actor, SPEC), 11)
     np.testing.assert_array_equal(actor(*random(12, (3,), (2,))).log_std, np.zeros(2))
 
 

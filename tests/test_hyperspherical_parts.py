@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spheres import SPEC, batched, np_unit, random, randomized, skeleton
+from skeletons import filled, random, skeleton
+from spheres import SPEC, batched, np_unit
 
 from architectures import (
     HyperDense,
@@ -115,7 +116,7 @@ def assert_equals_numpy(module, call, reference, weight):
 
 @kinds
 def test_blocks_equal_double_precision(kind):
-    module = randomized(kind(4, step=0.3, key=jr.key(0)), 1)
+    module = filled(kind(4, step=0.3, key=jr.key(0)), 1)
     x, weight = random(2, (5, 4), (5, 4))
     assert_equals_numpy(
         module,
@@ -129,7 +130,7 @@ def test_blocks_equal_double_precision(kind):
 def test_critics_equal_double_precision(kind):
     block = BLOCKS[kind]
     networks = HypersphericalNetworks(depth=2 * block.layers, width=4, dim=3, block=block)
-    critic = randomized(skeleton(networks.critic, SPEC), 3)
+    critic = filled(skeleton(networks.critic, SPEC), 3)
     *inputs, weight = random(4, (4, 3), (4, 2), (5, 2), (4, 5))
     assert_equals_numpy(
         critic,
@@ -202,7 +203,7 @@ def test_stems_tell_lengths_apart(getkey):
 
 
 def test_stems_map_zero_to_the_last_direction(getkey):
-    stem = randomized(HyperStem(3, 8, key=getkey()), 5)
+    stem = filled(HyperStem(3, 8, key=getkey()), 5)
     slopes = eqx.filter_jit(eqx.filter_grad(lambda trained: trained[0](trained[1])[0]))
     for size in (0.0, 1e-30):
         x = jnp.full(3, size)
@@ -226,7 +227,7 @@ def test_vectors_of_zero_pass_no_gradient():
 @kinds
 def test_silenced_blocks_are_the_identity(kind):
     """To within 1e-6 on the sphere; and their step has a gradient that is not zero."""
-    block = randomized(kind(8, step=0.3, key=jr.key(0)), 6)
+    block = filled(kind(8, step=0.3, key=jr.key(0)), 6)
     (x,) = random(7, (6, 8))
     x = unit(x)
     silenced = block.silenced()

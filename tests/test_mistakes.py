@@ -105,9 +105,7 @@ def test_parameters_are_arrays(rows):
 
 
 def test_parts_are_instances():
-    with pytest.raises(
-        ValueError, match=r"`goals` of Fit is the class Geometric; .* Geometric\(\)"
-    ):
+    with pytest.raises(ValueError, match=r"`goals` is the class Geometric; .* Geometric\(\)"):
         Fit(goals=Geometric)
 
 
@@ -131,7 +129,7 @@ def test_networks_are_built_for_a_spec(untyped):
         Learner(GCBC(), optax.adam(1e-3)).init(MLP, (4, 2, 3), key=jr.key(0))
     with pytest.raises(ValueError, match="`architecture` is the class MLPNetworks"):
         Learner(GCBC(), optax.adam(1e-3)).init(MLPNetworks, SPEC, key=jr.key(0))
-    with pytest.raises(ValueError, match=r"`objective` of Learner is the class GCBC; .* GCBC\(\)"):
+    with pytest.raises(ValueError, match=r"`objective` is the class GCBC; .* GCBC\(\)"):
         Learner(GCBC, optax.adam(1e-3))
 
 
@@ -150,6 +148,12 @@ def test_terminals_are_a_vector(untyped):
     steps = Step(jnp.ones((4, 2)), jnp.ones((4, 1)), jnp.ones((4, 1)))
     with pytest.raises(ValueError, match=r"`terminals` has the shape \[4, 1\]; give `\[rows\]`"):
         OfflineRows(steps, (np.arange(4) == 3)[:, None])
+
+
+def test_an_array_of_numpy_that_is_passed_twice_is_stored_once(untyped):
+    same = np.ones((4, 2))
+    rows = OfflineRows(Step(same, np.ones((4, 1)), same), np.arange(4) == 3)
+    assert rows.steps.observation is rows.steps.achieved
 
 
 class Vector(AbstractEnergy):

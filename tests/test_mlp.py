@@ -1,38 +1,15 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 import pytest
+from skeletons import filled, is_shape, random, skeleton
 
 from architectures import Initialization, MLPNetworks, Remat, plain_trunk
 from architectures import fan_average_uniform as initializer
 from crlx import Spec
 
 SPEC = Spec(5, 2, 3)
-
-
-def is_shape(x):
-    return isinstance(x, jax.ShapeDtypeStruct)
-
-
-def skeleton(build, spec=SPEC):
-    return eqx.filter_eval_shape(build, spec, key=jr.key(0))
-
-
-def filled(build, spec=SPEC, seed=0):
-    """The network with all arrays random, gains and biases too, and nothing compiled."""
-    rng = np.random.default_rng(seed)
-
-    def fill(x):
-        return jnp.asarray(0.7 * rng.normal(size=x.shape), x.dtype) if is_shape(x) else x
-
-    return jax.tree.map(fill, skeleton(build, spec))
-
-
-def random(seed, *shapes):
-    rng = np.random.default_rng(seed)
-    return [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
 
 
 def np_layer(weight, bias, norm, x):
@@ -63,7 +40,7 @@ def np_linear(layer, x):
 
 @pytest.mark.parametrize("depth", (1, 3))
 def test_critic_equals_double_precision(depth):
-    critic = filled(MLPNetworks(depth=depth, width=8, dim=6).critic)
+    critic = filled(skeleton(MLPNetworks(depth=depth, width=8, dim=6).critic, SPEC))
     s, a, goal = random(1, (4, 5), (4, 2), (4, 3))
     towers = (critic.state_action, np.concatenate([s, a], 1)), (critic.goal, np.asarray(goal))
     phi, psi = (
@@ -79,7 +56,7 @@ def test_critic_equals_double_precision(depth):
 
 @pytest.mark.parametrize("depth", (1, 3))
 def test_actor_equals_double_precision(depth):
-    actor = filled(MLPNetworks(depth=depth, width=8).actor)
+    actor = filled(skeleton(MLPNetworks(depth=depth, width=8).actor, SPEC))
     s, goal, a = random(1, (4, 5), (4, 3), (4, 2))
     x = np.float64(np.concatenate([s, goal], 1))
     mean = np_linear(actor.mean, np_trunk(actor.trunk, x, False, depth))
@@ -104,7 +81,7 @@ def test_trunk_gradient_equals_central_differences(normalize):
             spec.goal_size, 4, 3, normalize=normalize, remat=Remat.NONE, unroll=1, key=key
         )
 
-    trunk, (x, weights) = filled(build), random(2, (6, 3), (6, 4))
+    trunk, (x, weights) = filled(skeleton(build, SPEC)), random(2, (6, 3), (6, 4))
     arrays, rest = eqx.partition(trunk, eqx.is_array)
 
     def loss(arrays):
@@ -204,7 +181,7 @@ def test_parameter_counts_in_closed_form(depth):
 
 def test_layer_norm_has_the_epsilon_of_flax():
     """A layer whose inputs are small shows it."""
-    critic = filled(MLPNetworks(depth=1, width=8, dim=6).critic)
+    critic = filled(skeleton(MLPNetworks(depth=1, width=8, dim=6).critic, SPEC))
     tower = eqx.tree_at(lambda t: t.trunk.stem.linear.bias, critic.goal, jnp.zeros(8))
     (x,) = random(3, (3, 3))
     x = x * jnp.array([[1e-4], [1e-3], [1e-2]])

@@ -1,14 +1,10 @@
 """The README's examples, run as they stand there."""
 
-import pathlib
-import re
-
-import pytest
+from pages import blocks
 
 from crlx.envs.ogbench import collect
 
-README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
-ENVIRONMENT, VARIANT, *_ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+ENVIRONMENT, VARIANT, *_ = blocks("README.md")
 DATASET = "pointmaze-medium-navigate-local"
 
 
@@ -32,8 +28,3 @@ def test_the_variant_takes_less_than_forty_lines():
     defined = VARIANT.partition("class Chebyshev")[2].partition("\ndata, _ = load")[0]
     lines = [line for line in defined.splitlines() if line.strip()]
     assert len(lines) < 40
-
-
-@pytest.mark.parametrize("link", re.findall(r"\]\((?!https?:)([^)#]+)", README))
-def test_links_lead_somewhere(link):
-    assert (pathlib.Path(__file__).parents[1] / link).exists()

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from skeletons import skeleton
 
 from architectures import NormalizedDense, ResidualNetworks
 from crlx import Spec
@@ -153,10 +154,6 @@ def actor_loss(actor, s, goal, weights):
     policy = jax.vmap(actor)(s, goal)
     outputs = policy.mean, policy.log_std
     return jnp.sum(weights[0] * outputs[0]) + jnp.sum(weights[1] * outputs[1]), outputs
-
-
-def skeleton(build, spec):
-    return eqx.filter_eval_shape(build, spec, key=jr.key(0))
 
 
 def assert_close(actual, expected, tolerance):

@@ -3,9 +3,9 @@ import re
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 import pytest
+from skeletons import filled, is_shape, random, skeleton
 
 from architectures import Remat, ResidualNetworks
 from crlx import Affine, Spec
@@ -34,29 +34,6 @@ COUNTS = {
         1024: (135_831_424, 67_903_754),
     },
 }
-
-
-def skeleton(build, spec):
-    return eqx.filter_eval_shape(build, spec, key=jr.key(0))
-
-
-def is_shape(x):
-    return isinstance(x, jax.ShapeDtypeStruct)
-
-
-def filled(build, spec, seed=0):
-    """The network with all arrays random, gains and biases too, and nothing compiled."""
-    rng = np.random.default_rng(seed)
-
-    def fill(x):
-        return jnp.asarray(rng.normal(size=x.shape) * 0.5, x.dtype) if is_shape(x) else x
-
-    return jax.tree.map(fill, skeleton(build, spec))
-
-
-def random(seed, *shapes):
-    rng = np.random.default_rng(seed)
-    return [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
 
 
 def count(tree):
@@ -122,7 +99,7 @@ def test_initialization(getkey):
 
 def test_silent_blocks_leave_the_stem():
     networks = ResidualNetworks(depth=12, width=8, dim=4)
-    trunk = filled(networks.critic, Spec(3, 2, 2)).state_action.trunk
+    trunk = filled(skeleton(networks.critic, Spec(3, 2, 2)), scale=0.5).state_action.trunk
 
     def last(trunk):
         norm = trunk.stack.blocks.layers[3].norm
@@ -180,7 +157,7 @@ def test_units_rescale_inputs():
         return critic.pairs(s, a, goal), jax.vmap(critic)(s, a, goal), jax.vmap(actor)(s, goal).mean
 
     plain, scaled = (
-        [filled(build, spec) for build in (networks.critic, networks.actor)]
+        [filled(skeleton(build, spec), scale=0.5) for build in (networks.critic, networks.actor)]
         for spec in (Spec(3, 2, 2), Spec(3, 2, 2, units, goal_units))
     )
     for x, y in zip(outputs(*scaled, raw_s, raw_goal), outputs(*plain, s, goal), strict=True):
@@ -189,7 +166,7 @@ def test_units_rescale_inputs():
 
 def test_learnt_scale_multiplies_scores():
     networks = ResidualNetworks(width=8, dim=4, learn_scale=True)
-    critic = filled(networks.critic, Spec(3, 2, 2))
+    critic = filled(skeleton(networks.critic, Spec(3, 2, 2)), scale=0.5)
     inputs = random(1, (3, 3), (3, 2), (3, 2))
     pairs = eqx.filter_jit(lambda critic: critic.pairs(*inputs))
     one = eqx.filter_jit(lambda critic: critic(*(x[0] for x in inputs)))

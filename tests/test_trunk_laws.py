@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lengths import at_length
+from skeletons import is_shape
 
 from architectures import (
     Activation,
@@ -180,10 +181,6 @@ def test_blocks_do_not_depend_on_depth(name, depth, width, key):
 def parameters(network):
     arrays = jax.tree.leaves(network, is_leaf=is_shape)
     return sum(a.size for a in arrays if is_shape(a))
-
-
-def is_shape(leaf):
-    return isinstance(leaf, jax.ShapeDtypeStruct)
 
 
 @every_make
