@@ -1,3 +1,4 @@
+import ctypes
 import logging
 import os
 import pathlib
@@ -10,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import orbax.checkpoint as ocp
-from jaxtyping import Array, PyTree, UInt32
+from jaxtyping import Array, PyTree
 
 from ._config import JSON
+from ._fingerprint import fingerprint
 from ._hosts import is_first, wait_for_hosts
 from ._misc import is_shaped
 
@@ -54,6 +56,7 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             return
+        _give_memory_back()  # Of the checkpoint before.
         stored = _stored(items)
         marks = {name: _fingerprints(arrays) for name, arrays in stored.items()}
         args = {name: ocp.args.StandardSave(arrays) for name, arrays in stored.items()}
@@ -183,13 +186,12 @@ def _is_key(x: Any) -> bool:
 
 
 def _fingerprints(arrays: Mapping[str, Array]) -> dict[str, int]:
-    return {name: int(_fingerprint(x)) for name, x in arrays.items()}
+    return {name: int(fingerprint(x)) for name, x in arrays.items()}
 
 
-@jax.jit
-def _fingerprint(x: Array) -> UInt32[Array, ""]:
-    """A weighted sum of the bytes, modulo 2**32; the odd weights let no single change through."""
-    x = x.astype(jnp.uint8) if x.dtype == jnp.bool_ else x
-    data = jax.lax.bitcast_convert_type(x, jnp.uint8).reshape(-1).astype(jnp.uint32)
-    weights = 2 * jax.lax.iota(jnp.uint32, data.size) + 1
-    return jnp.sum(data * weights, dtype=jnp.uint32)
+def _give_memory_back() -> None:
+    """glibc keeps what the threads that write have freed: in a long run several times the size of
+    a checkpoint."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

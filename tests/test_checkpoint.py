@@ -1,4 +1,5 @@
 import pathlib
+import shutil
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -91,6 +92,14 @@ def _flip(path):
     path.write_bytes(bytes(data))
 
 
+@pytest.fixture(scope="module")
+def two(tmp_path_factory, learner):
+    """A directory of two checkpoints."""
+    directory = tmp_path_factory.mktemp("two")
+    _write(directory, learner, (1, 2))
+    return directory
+
+
 @pytest.mark.parametrize("damage", [_remove, _truncate, _flip])
 @pytest.mark.parametrize(
     "file",
@@ -99,8 +108,10 @@ def _flip(path):
 )
 @pytest.mark.usefixtures("leave_nothing")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path, learner, caplog, file, damage):
-    _write(tmp_path, learner, (1, 2))
+def test_a_damaged_checkpoint_is_passed_over_and_named(
+    two, tmp_path, learner, caplog, file, damage
+):
+    shutil.copytree(two, tmp_path, dirs_exist_ok=True)
     damage(file(tmp_path))
     found = _read(tmp_path, learner)
     assert found.step == 1

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -28,6 +29,8 @@ ONLINE = (
     *("--batch-size", "8", "--replay", "40", "--depth", "2", "--objective", "gcbc"),
     *("--episode-length", "25", "--eval-every", "160", "--eval-episodes", "2", *SMALL),
 )
+# All that JAX itself prints, from several threads at once, which may write into each other's lines.
+GLOO = set("Gloo Rank is connected to peer ranks Expected number of".split())
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
@@ -105,7 +108,7 @@ def test_two_processes_train_one_run(offline, tmp_path, objective):
     offline_ogbench.main(offline_options.parse([*flags, "--out", str(alone)]))
     first, second = finish(processes)
     assert "Overall success" in first
-    assert all(line.startswith("[Gloo]") for line in second.splitlines())  # Of JAX itself.
+    assert set(re.findall("[A-Za-z]+", second)) <= GLOO
     assert_same(alone, both)
 
 
