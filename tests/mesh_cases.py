@@ -150,7 +150,11 @@ def test_no_device_ever_sees_the_whole_replay(acted):
     assert {re.match(r"[a-z]+\d*", shape)[0] for shape in long} <= {"s32", "pred"}
 
 
-@pytest.mark.parametrize("mesh", [ONE, DeviceMesh(layers=2)], ids=["one", "two"])
+@pytest.mark.parametrize(
+    "mesh",
+    [pytest.param(ONE, marks=pytest.mark.thorough), DeviceMesh(layers=2)],
+    ids=["one", "two"],
+)
 def test_checkpoints_are_read_onto_another_number_of_devices(acted, fitted, tmp_path, mesh):
     written = {"progress": fitted[1].carry[0], "data": acted[1].carry[1]}
     checkpoints = Checkpoints(tmp_path)

@@ -30,7 +30,7 @@ ONLINE = (
     *("--episode-length", "25", "--eval-every", "160", "--eval-episodes", "2", *SMALL),
 )
 # All that JAX itself prints, from several threads at once, which may write into each other's lines.
-GLOO = set("Gloo Rank is connected to peer ranks Expected number of".split())
+GLOO = {"Gloo", "Rank", "is", "connected", "to", "peer", "ranks", "Expected", "number", "of"}
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 

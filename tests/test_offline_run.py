@@ -12,6 +12,7 @@ import time
 import equinox as eqx
 import numpy as np
 import pytest
+from lengths import at_length
 
 from crlx import load_policy
 from crlx.envs.ogbench import collect
@@ -120,14 +121,10 @@ def _wait_for_evaluation(process, out):
     pytest.fail(f"no checkpoint: {process.communicate()[1]}")
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        signal.SIGKILL,
-        pytest.param(signal.SIGTERM, marks=pytest.mark.thorough),
-        pytest.param(signal.SIGINT, marks=pytest.mark.thorough),
-    ],
-)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", at_length(SIGNALS, {signal.SIGTERM}))
 def test_a_run_that_was_stopped_and_resumed_ends_the_same(data, finished, tmp_path, number):
     out = tmp_path / "run"
     process = _start(_flags(data, out))

@@ -19,8 +19,9 @@ _TASKS = (
     "humanoid_hardest_maze",
     "simple_u_maze",
 )
-# Each has the bodies and the physics of another.
-_ALIKE = ("ant_big_maze", "humanoid_hardest_maze", "humanoid_0.0015")
+# At length only: each has the bodies and the physics of another, or the body of one and the walls
+# of another.
+_ALIKE = ("ant_u_maze", "ant_big_maze", "humanoid_hardest_maze", "humanoid_0.0015")
 
 
 @functools.cache
