@@ -60,7 +60,7 @@ def test_qrl_learns_the_fewest_steps(getkey):
     close to it; there is no way back but around."""
     rows = walk(ring, STATES, 20, 41, evenly).rows(STATES, ACTIONS)
     objective = QRL(AWR(), epsilon=0.0025, sharpness=1.0, offset=10.0)
-    params = train(objective, TABLES, SPEC, rows, updates=4000, rate=0.03, key=getkey())
+    params = train(objective, TABLES, SPEC, rows, updates=2500, rate=0.03, key=getkey())
     states = jnp.eye(STATES)
     distance = -np.asarray(params.critic.pairs(states, states[:, :0], states))
     exact = hops()
