@@ -1,4 +1,7 @@
-"""What `test_mesh.py` runs in a process of its own, where there are 8 devices."""
+"""What `test_mesh.py` runs in a process of its own, where there are 8 devices.
+
+Training on fixed data, with layers in two parts, is run by default in `test_hosts.py`.
+"""
 
 import re
 
@@ -109,6 +112,7 @@ def fitted(rows):
     return offline(rows, ONE), offline(rows, DeviceMesh.parse("data=4,layers=2"))
 
 
+@pytest.mark.thorough
 def test_fixed_data_on_eight_devices_as_on_one(fitted):
     """With negatives from the whole minibatch, of which a device has two rows, and layers in two
     parts."""
@@ -131,6 +135,7 @@ def test_every_device_has_its_environments(acted):
     assert data.moments.mean.sharding.is_fully_replicated
 
 
+@pytest.mark.thorough
 def test_every_device_has_its_part_of_each_layer(fitted):
     progress = fitted[1].carry[0]
     trained = eqx.filter((progress.params, progress.opt_state), eqx.is_array)
@@ -150,11 +155,8 @@ def test_no_device_ever_sees_the_whole_replay(acted):
     assert {re.match(r"[a-z]+\d*", shape)[0] for shape in long} <= {"s32", "pred"}
 
 
-@pytest.mark.parametrize(
-    "mesh",
-    [pytest.param(ONE, marks=pytest.mark.thorough), DeviceMesh(layers=2)],
-    ids=["one", "two"],
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("mesh", [ONE, DeviceMesh(layers=2)], ids=["one", "two"])
 def test_checkpoints_are_read_onto_another_number_of_devices(acted, fitted, tmp_path, mesh):
     written = {"progress": fitted[1].carry[0], "data": acted[1].carry[1]}
     checkpoints = Checkpoints(tmp_path)

@@ -14,6 +14,7 @@ import equinox as eqx
 import jax
 import numpy as np
 import pytest
+from lengths import at_length
 
 from crlx import join_hosts, load_policy
 from crlx.envs.ogbench import collect
@@ -99,7 +100,7 @@ def assert_same(one, other):
     assert len(first["evaluations"]) == len(second["evaluations"])
 
 
-@pytest.mark.parametrize("objective", ["gcbc", pytest.param("infonce", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("objective", at_length(["gcbc", "infonce"], {"infonce"}))
 def test_two_processes_train_one_run(offline, tmp_path, objective):
     """With layers in two parts, and checkpoints of both; for infonce with negatives of both."""
     alone, both = tmp_path / "alone", tmp_path / "both"

@@ -87,7 +87,7 @@ def test_layers_that_make_no_equal_parts_are_refused(depth, layers, message):
 
 @pytest.mark.parametrize(
     ("which", "count"),
-    [("not thorough", 7), pytest.param("thorough", 2, marks=pytest.mark.thorough)],
+    [("not thorough", 4), pytest.param("thorough", 5, marks=pytest.mark.thorough)],
 )
 def test_eight_devices(which, count):
     """Runs `mesh_cases.py`, since the number of devices is fixed when JAX starts."""

@@ -139,6 +139,7 @@ def test_every_wall_that_a_sphere_touches_is_near(seed, scale):
     np.testing.assert_array_equal(found[sure], (distance < radius).sum(0)[sure])
 
 
+@pytest.mark.thorough
 def test_one_example_equals_a_batch(getkey):
     cells = np.ones((3, 3), bool)
     with lenient():

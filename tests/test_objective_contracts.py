@@ -150,7 +150,7 @@ OWN_TRAJECTORY = {
 # At length only: objectives that differ from others in a part alone, which has a contract of its
 # own; and their terms, as those that "climbing", "leaning" or "choices" tries harder.
 WHOLE = OBJECTIVES.keys() - {"forward", "backward", "binary", "gcsl", "gciql choices"}
-TRIED = (TERMS.keys() - OBJECTIVES.keys()) | {"symmetric", "bc", "gcbc", "hiql", "sac"}
+TRIED = (TERMS.keys() - OBJECTIVES.keys()) | {"bc", "gcbc", "hiql", "sac"}
 TRIED -= {"qrl climbing", "hiql choices"}
 
 

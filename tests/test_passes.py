@@ -67,7 +67,7 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("kind", at_length(OTHERS, {"depth", "loop"}))
+@pytest.mark.parametrize("kind", at_length(OTHERS, {"depth"}))
 def test_what_does_not_fit_runs_alone(kind):
     networks = [encoder(), OTHERS[kind](), encoder(seed=1)]
     assert loops(networks) == [[0, 2], [1]]

@@ -101,6 +101,7 @@ def _made_up(folder, spec, flags):
     return options
 
 
+@pytest.mark.thorough  # Beside the same of networks alone, in test_surgery.py.
 def test_critics_are_cut_and_actors_extended_at_once(run, tmp_path):
     old, new = tmp_path / "old", tmp_path / "new"
     options = _made_up(old, _config(run)["spec"], RULE)

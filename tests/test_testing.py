@@ -6,7 +6,6 @@ import jax.random as jr
 import numpy as np
 import pytest
 from jaxtyping import Array, Float
-from lengths import at_length
 
 import objectives._contrastive
 from architectures import Gaussian, MLPNetworks
@@ -176,7 +175,8 @@ def test_faulty_terms_are_refused(fault, terms, message, rows, getkey):
         term_check(Toy(fault), rows, terms, getkey())
 
 
-@pytest.mark.parametrize("fuse", at_length((True, False), {True}))
+@pytest.mark.thorough  # Beside faulty terms of few numbers.
+@pytest.mark.parametrize("fuse", (True, False))
 def test_contrastive_learning_without_frozen_is_refused(fuse, rows, monkeypatch, getkey):
     terms = {"critic/loss": {"critic"}, "actor/loss": {"actor"}}
     term_check(Contrastive(fuse=fuse), rows, terms, getkey())
