@@ -9,7 +9,6 @@ import sys
 import numpy as np
 import ogbench
 import pytest
-from lengths import at_length
 
 from crlx.envs.ogbench import LOCAL, DatasetError, _collect, _pool, check_name, collect, load
 
@@ -130,8 +129,8 @@ def test_one_process_per_core_and_none_without_an_episode(tmp_path, monkeypatch)
     assert 1 <= _pool.available_processes() <= (os.cpu_count() or 1)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", at_length([signal.SIGKILL, signal.SIGINT], [signal.SIGKILL]))
+@pytest.mark.thorough
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_processes_end_with_their_parent(tmp_path, number):
     running = start(tmp_path / "data", "if __name__ == '__main__': ")
     assert running.stdout.readline() == "101 111100\n"
