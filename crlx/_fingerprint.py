@@ -8,8 +8,8 @@ def fingerprint(x: Shaped[Array, "..."]) -> UInt32[Array, ""]:
     """Σ (2j + 1) bⱼ modulo 2³² over the bytes bⱼ of an array, in the order of little-endian memory.
     Odd weights let no change of a single byte through.
 
-    Bytes are cut out of whole words: an array of bytes alone, widened to be summed, would have four
-    times the size of `x`.
+    Bytes are cut out of whole words: all of them, each widened to be summed, would be an array of
+    four times the size of `x`.
     """
     size = x.dtype.itemsize
     if x.dtype == jnp.bool_:
@@ -20,5 +20,5 @@ def fingerprint(x: Shaped[Array, "..."]) -> UInt32[Array, ""]:
     weight = 2 * size * jax.lax.iota(jnp.uint32, words.size) + 1
     total = jnp.zeros(words.shape, jnp.uint32)
     for i in range(size):
-        total += (words >> 8 * i & 0xFF).astype(jnp.uint32) * (weight + 2 * i)
+        total += ((words >> (8 * i)) & 0xFF).astype(jnp.uint32) * (weight + 2 * i)
     return jnp.sum(total, dtype=jnp.uint32)

@@ -94,7 +94,7 @@ def _flip(path):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory, learner):
-    """A directory of two checkpoints."""
+    """A directory of two checkpoints, to be read only."""
     directory = tmp_path_factory.mktemp("two")
     _write(directory, learner, (1, 2))
     return directory
@@ -128,9 +128,8 @@ def test_if_all_are_damaged_nothing_is_made_up(tmp_path, learner):
         _read(tmp_path, learner)
 
 
-def test_a_change_that_storage_does_not_notice_is_found(tmp_path, learner, monkeypatch):
-    _write(tmp_path, learner, (1, 2))
-    checkpoints = Checkpoints(tmp_path)
+def test_a_change_that_storage_does_not_notice_is_found(two, learner, monkeypatch):
+    checkpoints = Checkpoints(two)
     read = checkpoints._manager.restore
 
     def altered(step, **options):

@@ -93,12 +93,9 @@ def test_metric_distillation():
     check(Contrastive(Backward(), future_actions=True), networks)
 
 
-def skeleton(objective, architecture):
-    """Shapes of the parameters: loops are counted without computing anything."""
-    return eqx.filter_eval_shape(start, objective, architecture, 0)
-
-
 def loops_in_gradient(objective, architecture):
+    """Counted on shapes, without computing anything."""
+    params = eqx.filter_eval_shape(start, objective, architecture, 0)
     data = rows()
     batch = jax.eval_shape(
         lambda: objective.relabel(data, data.draw(4, key=jr.key(0)), key=jr.key(1))
@@ -107,9 +104,7 @@ def loops_in_gradient(objective, architecture):
     def loss(params, batch):
         return objective.loss(params, None, batch, key=jr.key(2))[0]
 
-    jaxpr, *_ = eqx.filter_make_jaxpr(eqx.filter_grad(loss))(
-        skeleton(objective, architecture), batch
-    )
+    jaxpr, *_ = eqx.filter_make_jaxpr(eqx.filter_grad(loss))(params, batch)
     return str(jaxpr).count("scan[")
 
 

@@ -148,7 +148,8 @@ OWN_TRAJECTORY = {
     "survival": Survival(elsewhere=Final()),
 }
 # At length only: objectives that differ from others in a part alone, which has a contract of its
-# own; and their terms, as those that "climbing", "leaning" or "choices" tries harder.
+# own; and their terms, and variants of QRL and HIQL, as "climbing", "leaning" and "choices" of
+# others try the same.
 WHOLE = OBJECTIVES.keys() - {"forward", "backward", "binary", "gcsl", "gciql choices"}
 TRIED = (TERMS.keys() - OBJECTIVES.keys()) | {"bc", "gcbc", "hiql", "sac"}
 TRIED -= {"qrl climbing", "hiql choices"}

@@ -121,10 +121,9 @@ def _wait_for_evaluation(process, out):
     pytest.fail(f"no checkpoint: {process.communicate()[1]}")
 
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
-
-
-@pytest.mark.parametrize("number", at_length(SIGNALS, {signal.SIGTERM}))
+@pytest.mark.parametrize(
+    "number", at_length((signal.SIGTERM, signal.SIGINT, signal.SIGKILL), {signal.SIGTERM})
+)
 def test_a_run_that_was_stopped_and_resumed_ends_the_same(data, finished, tmp_path, number):
     out = tmp_path / "run"
     process = _start(_flags(data, out))

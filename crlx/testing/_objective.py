@@ -121,8 +121,7 @@ def _check_init(
     key: PRNGKeyArray,
 ) -> Progress[Params, State]:
     akey, bkey = jr.split(key)
-    init = eqx.filter_jit(learner.init)
-    progress = init(architecture, spec, key=akey)
+    progress = learner.init(architecture, spec, key=akey)
     traced = eqx.filter_eval_shape(learner.init, architecture, spec, key=akey)
     require_same_structure(progress, traced, "Traced, as in `vmap` over whole runs, `init`")
     require(
@@ -145,9 +144,9 @@ def _check_init(
             "move floating arrays alone: what a rule moves belongs into `state`; give scalars a "
             "dtype, as in `jnp.zeros((), jnp.float32)`.",
         )
-    again = init(architecture, spec, key=akey)
+    again = learner.init(architecture, spec, key=akey)
     require_close(again, progress, "`init`, twice with one key: ", rtol=0.0, atol=0.0)
-    other = init(architecture, spec, key=bkey).params
+    other = learner.init(architecture, spec, key=bkey).params
     same = zip(named_arrays(progress.params), named_arrays(other), strict=True)
     require(
         any(np.any(a != b) for (_, a), (_, b) in same),
